@@ -60,20 +60,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Iterator[str]:
-    """Return the name of a Python image on the engine. Each worker has its own image, so that its environments are
-    separate."""
+def base_image() -> str:
+    """Return the name of the Python image on the engine that all workers share."""
     name = os.environ.get("PYEXEC_TEST_IMAGE")
     if not name:
         pytest.fail("PYEXEC_TEST_IMAGE is not set; `make test` sets it")
-    with own_image(name) as own:
+    return name
+
+
+@pytest.fixture(scope="session")
+def image(base_image: str) -> Iterator[str]:
+    """Return the name of a Python image on the engine. Each worker has its own image, so that its environments are
+    separate."""
+    with own_image(base_image) as own:
         yield own
 
 
 @pytest.fixture(scope="session")
-def session_image(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def session_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the name of an image like `image`, with IPython: interpreter sessions need no setup in it."""
-    with image_with_ipython(image, tmp_path_factory.mktemp("session")) as name:
+    with image_with_ipython(base_image, tmp_path_factory.mktemp("session")) as name:
         yield name
 
 

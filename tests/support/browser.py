@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Page, Route, async_playwright
+from playwright.async_api import Browser, Page, Route, async_playwright
 
 NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 PATIENCE_MS = 120_000
@@ -20,9 +20,25 @@ def executable() -> str:
 
 
 @asynccontextmanager
-async def page_of(url: str, *, scale: float = 1) -> AsyncIterator[tuple[Page, list[str]]]:
+async def running_browser() -> AsyncIterator[Browser]:
+    """Start a browser. It serves the tests of one event loop."""
+    async with async_playwright() as playwright:
+        # Chromium's sandbox does not work as root; the pages come from this repository.
+        browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def page_of(
+    url: str, *, browser: Browser | None = None, scale: float = 1
+) -> AsyncIterator[tuple[Page, list[str]]]:
     """Open a page, with `scale` device pixels to a pixel; yield it and a list of problems: errors of scripts and of the
-    browser, and requests to other servers, which are aborted."""
+    browser, and requests to other servers, which are aborted. Without `browser`, start one for this page."""
+    if browser is None:
+        async with running_browser() as own, page_of(url, browser=own, scale=scale) as opened:
+            yield opened
+        return
     wrong: list[str] = []
 
     async def refuse_elsewhere(route: Route) -> None:
@@ -32,13 +48,10 @@ async def page_of(url: str, *, scale: float = 1) -> AsyncIterator[tuple[Page, li
             wrong.append(f"asks for {route.request.url}")
             await route.abort()
 
-    async with async_playwright() as playwright:
-        # Chromium's sandbox does not work as root; the page comes from this repository.
-        browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
-        page = await browser.new_page(device_scale_factor=scale)
+    async with await browser.new_context(device_scale_factor=scale) as context:
+        page = await context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
         await page.route("**/*", refuse_elsewhere)
         yield page, wrong
-        await browser.close()

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.support.browser import page_of
 
@@ -35,9 +35,9 @@ HOSTILE_DISPLAYS = "\n".join(f"display({bundle!r}, raw=True)" for bundle in _BUN
 
 
 @asynccontextmanager
-async def console(url: str, path: str = "/") -> AsyncIterator[tuple[Page, list[str]]]:
+async def console(browser: Browser, url: str, path: str = "/") -> AsyncIterator[tuple[Page, list[str]]]:
     """Open the console; yield the page and a list of problems, which must be empty at the end."""
-    async with page_of(url) as (page, wrong):
+    async with page_of(url, browser=browser) as (page, wrong):
         await page.goto(f"{url}{path}")
         yield page, wrong
         assert [problem for problem in wrong if not EXPECTED.search(problem)] == []

@@ -3,6 +3,7 @@
 import os
 import secrets
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -91,17 +92,24 @@ def remove_images(*filters: str) -> None:
 
 @contextmanager
 def image_with_ipython(image: str, folder: Path) -> Iterator[str]:
-    """Create an image like `image`, with IPython; yield its name."""
+    """Create an image like `image`, with IPython; yield its name.
+
+    It lacks what IPython needs only to complete code: thousands of small files, which the engine copies slowly. Workers
+    that give the same image share the layer, because the engine keeps a step of a build while an image uses it."""
     show = "import sys, site; print('%d.%d' % sys.version_info[:2], site.getsitepackages()[0])"
     version, packages = docker("run", "--rm", "--network=none", image, "python3", "-c", show)
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder / "site")]
     subprocess.run([*install, "--python-version", version, "--only-binary=:all:", "ipython"], check=True)
-    (folder / "Dockerfile").write_text(f"FROM {image}\nCOPY site {packages}\n")
-    name = f"pyexec-test-session:{secrets.token_hex(4)}"
+    for name in ("jedi", "parso"):
+        shutil.rmtree(folder / "site" / name)
+    owner = secrets.token_hex(4)
+    text = f"FROM {image}\nCOPY site {packages}\nLABEL {OWNER_LABEL}={owner}\n"
+    (folder / "Dockerfile").write_text(text)
+    name = f"pyexec-test-session:{owner}"
     docker("build", "--quiet", "--network=none", "--tag", name, str(folder))
     try:
         yield name
     finally:
         # `docker rmi --force` removes only the name of an image whose container is still being removed.
         remove_containers(name)
-        remove_images(f"reference={name}")
+        remove_images(f"label={OWNER_LABEL}={owner}")

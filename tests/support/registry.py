@@ -45,7 +45,7 @@ class Registry:
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
             "config": self._blob(_CONFIG, json.dumps(config).encode()),
-            "layers": [self._blob(_LAYER, gzip.compress(layer, 1))],
+            "layers": [self._blob(_LAYER, gzip.compress(layer, 0))],
         }
         manifest = json.dumps(described).encode()
         self.manifests[f"{image}:1"] = self.manifests[f"{image}:{digest(manifest)}"] = (_MANIFEST, manifest)

@@ -1,11 +1,16 @@
 """Fixtures: a client of the shared server, and a server with small limits, on which every leak is visible."""
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
 from tests.support.api import Api, api_of
+from tests.support.browser import running_browser
 from tests.support.leftovers import check_pool_full, check_works
 from tests.support.server import NETWORKS, Server, running_server
 from tests.support.sessions import Session, opened
@@ -20,9 +25,36 @@ async def api(server: Server) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def session(api: Api) -> AsyncIterator[Session]:
-    async with opened(api, config={"memory_mb": 256}) as session:
+async def session(api: Api, session_image: str) -> AsyncIterator[Session]:
+    async with opened(api, docker_image=session_image, config={"memory_mb": 256}) as session:
         yield session
+
+
+@pytest.fixture(scope="module")
+def shared_session(server: Server, session_image: str) -> Iterator[Any]:
+    """Open a session for a whole file; yield its document."""
+
+    async def send(method: str, path: str, **options: Any) -> Any:
+        async with api_of(server.url) as api:
+            return (await api.request(method, path, **options)).document
+
+    body = {"docker_image": session_image, "config": {"memory_mb": 256}}
+    document = anyio.run(partial(send, "POST", "/api/v1/sessions", json=body))
+    yield document
+    anyio.run(send, "DELETE", f"/api/v1/sessions/{document['id']}")
+
+
+@pytest.fixture
+def shared(api: Api, shared_session: Any) -> Session:
+    """Return the session of this file, with the variables and files that other tests have left."""
+    return Session(api, shared_session)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """Start a browser for all tests of a file, which must use the event loop of their module."""
+    async with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

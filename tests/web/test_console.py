@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from tests.support.browser import page_of
 from tests.support.console import (
@@ -19,6 +20,8 @@ from tests.support.console import (
     run,
 )
 from tests.support.server import Server, running_server
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TOKEN = "a-token-of-the-console"
 TRANSFERRED_MAX = 250_000
@@ -39,9 +42,9 @@ addEventListener("contentvisibilityautostatechange", ({ target, skipped }) => {
 LAID_OUT = "log => [...log.querySelectorAll('.text > div')].filter((block) => !skipped.has(block)).length"
 
 
-@pytest.fixture
-async def page(server: Server) -> AsyncIterator[Page]:
-    async with console(server.url) as (page, _):
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, server: Server) -> AsyncIterator[Page]:
+    async with console(browser, server.url) as (page, _):
         yield page
 
 
@@ -89,9 +92,9 @@ async def test_the_page_of_an_execution_shows_its_timeline_files_and_source(page
     await expect(page.locator("textarea.pce-textarea")).to_have_value("open('note.txt', 'w').write('kept')")
 
 
-async def test_the_list_is_live_and_filtered(server: Server, page: Page) -> None:
+async def test_the_list_is_live_and_filtered(browser: Browser, server: Server, page: Page) -> None:
     await page.get_by_role("link", name="Executions").click()
-    async with console(server.url) as (other, _):
+    async with console(browser, server.url) as (other, _):
         await run(other, "import time; time.sleep(600)")
         row = page.locator("tbody tr").filter(has=page.locator(".badge.running")).first
         await expect(row).to_contain_text("Running.")
@@ -129,6 +132,7 @@ async def test_long_output_leaves_the_page_small(page: Page) -> None:
     assert (await (await download.value).path()).stat().st_size == 9_000_001 + 800_001 + 8
 
 
+@pytest.mark.full
 async def test_a_progress_bar_leaves_the_output_before_it(page: Page) -> None:
     """The line is rewritten with more characters than the page keeps. Control characters need few elements."""
     await run(
@@ -142,6 +146,7 @@ async def test_a_progress_bar_leaves_the_output_before_it(page: Page) -> None:
     await expect(log).to_have_text("first\n" + 56 * " " + "8999\n")
 
 
+@pytest.mark.full
 async def test_displays_are_shown_and_run_nothing(page: Page) -> None:
     await run(page, HOSTILE_DISPLAYS)
     await check_hostile_displays(page)
@@ -158,8 +163,8 @@ async def test_a_rejected_option_is_pointed_out(page: Page) -> None:
     await expect(memory).to_be_focused()
 
 
-async def test_the_page_is_small_and_strict(server: Server) -> None:
-    async with page_of(server.url) as (page, wrong):
+async def test_the_page_is_small_and_strict(browser: Browser, server: Server) -> None:
+    async with page_of(server.url, browser=browser) as (page, wrong):
         response = await page.goto(f"{server.url}/")
         policy = response.headers["content-security-policy"]
         await page.locator(".prism-code-editor").wait_for()
@@ -172,8 +177,8 @@ async def test_the_page_is_small_and_strict(server: Server) -> None:
         assert wrong == []
 
 
-async def test_without_the_editor_a_text_area_works(server: Server) -> None:
-    async with page_of(server.url) as (page, _):
+async def test_without_the_editor_a_text_area_works(browser: Browser, server: Server) -> None:
+    async with page_of(server.url, browser=browser) as (page, _):
         await page.route("**/console/editor/**", lambda route: route.abort())
         await page.goto(f"{server.url}/")
         await page.locator("textarea.code").fill("print('plain')")
@@ -181,9 +186,9 @@ async def test_without_the_editor_a_text_area_works(server: Server) -> None:
         await expect(page.get_by_role("log")).to_have_text("plain\n")
 
 
-async def test_the_page_asks_once_for_a_token(image: str, tmp_path: Path) -> None:
+async def test_the_page_asks_once_for_a_token(browser: Browser, image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, api_tokens=TOKEN) as guarded:
-        async with page_of(guarded.url) as (page, _):
+        async with page_of(guarded.url, browser=browser) as (page, _):
             urls = []
             page.on("request", lambda request: urls.append(request.url))
             await page.goto(f"{guarded.url}/")

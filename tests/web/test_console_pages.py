@@ -1,17 +1,20 @@
 """Test each page of the console: accessibility, small screens, and what an idle page costs the server."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
+import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
-from tests.support.api import Api
+from tests.support.api import api_of
 from tests.support.browser import page_of
 from tests.support.console import console
 from tests.support.server import Server
-from tests.support.sessions import Session
+from tests.support.sessions import opened
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IDLE_SECONDS = 4
 PHONE = {"width": 360, "height": 740}
@@ -30,18 +33,19 @@ TOO_WIDE = """() => [...document.querySelectorAll("main *, header *")]
 """
 
 
-@pytest.fixture
-async def paths(api: Api, session: Session) -> Mapping[str, str]:
-    """Return the fragment of each page, and what it shows when it is ready."""
-    execution = (await session.result(CELL))["execution_id"]
-    return {
-        "/run": ".prism-code-editor",
-        "/executions": "tbody tr",
-        f"/executions/{execution}": ".facts",
-        "/sessions": "tbody tr",
-        f"/sessions/{session.document['id']}": ".cell-card .notice.error",
-        "/cluster": ".card .meter",
-    }
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def paths(server: Server, session_image: str) -> AsyncIterator[Mapping[str, str]]:
+    """Yield the fragment of each page, and what it shows when it is ready."""
+    async with api_of(server.url) as api, opened(api, docker_image=session_image) as session:
+        execution = (await session.result(CELL))["execution_id"]
+        yield {
+            "/run": ".prism-code-editor",
+            "/executions": "tbody tr",
+            f"/executions/{execution}": ".facts",
+            "/sessions": "tbody tr",
+            f"/sessions/{session.document['id']}": ".cell-card .notice.error",
+            "/cluster": ".card .meter",
+        }
 
 
 async def open_page(page: Page, url: str, path: str, ready: str) -> None:
@@ -49,8 +53,10 @@ async def open_page(page: Page, url: str, path: str, ready: str) -> None:
     await expect(page.locator(ready).first).to_be_visible()
 
 
-async def test_no_page_has_barriers_in_light_and_dark(server: Server, paths: Mapping[str, str]) -> None:
-    async with console(server.url) as (page, _):
+async def test_no_page_has_barriers_in_light_and_dark(
+    browser: Browser, server: Server, paths: Mapping[str, str]
+) -> None:
+    async with console(browser, server.url) as (page, _):
         for path, ready in paths.items():
             await open_page(page, server.url, path, ready)
             for scheme in ("light", "dark"):
@@ -59,8 +65,8 @@ async def test_no_page_has_barriers_in_light_and_dark(server: Server, paths: Map
                 assert found.violations_count == 0, f"{path}, {scheme}: {found.generate_report()}"
 
 
-async def test_every_page_fits_on_a_phone(server: Server, paths: Mapping[str, str]) -> None:
-    async with console(server.url) as (page, _):
+async def test_every_page_fits_on_a_phone(browser: Browser, server: Server, paths: Mapping[str, str]) -> None:
+    async with console(browser, server.url) as (page, _):
         await page.set_viewport_size(PHONE)
         for path, ready in paths.items():
             await open_page(page, server.url, path, ready)
@@ -69,16 +75,14 @@ async def test_every_page_fits_on_a_phone(server: Server, paths: Mapping[str, st
 
 
 async def test_an_idle_page_sends_at_most_one_request_in_two_seconds(
-    server: Server, paths: Mapping[str, str]
+    browser: Browser, server: Server, paths: Mapping[str, str]
 ) -> None:
     """Pages that wait for a change send even less. `tests/services/test_session_directory.py`, `test_list_changes.py`
     and `tests/services/test_cluster.py` test that such a request costs Consul nothing, or one wait for a change."""
     requests: Counter[str] = Counter()
-    async with page_of(server.url) as (first, _):
-        browser = first.context.browser
-        assert browser is not None
+    async with page_of(server.url, browser=browser) as (first, _):
         for path, ready in paths.items():
-            page = await browser.new_page()
+            page = await first.context.new_page()
             page.on("request", lambda _, path=path: requests.update([path]))
             await open_page(page, server.url, path, ready)
         await first.wait_for_timeout(1000)

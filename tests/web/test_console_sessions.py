@@ -1,10 +1,11 @@
 """Test the session pages of the console in a real browser: open, cells, reload, interrupt, restart, close, lost."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
 
 from tests.support.api import api_of
 from tests.support.console import (
@@ -19,16 +20,31 @@ from tests.support.console import (
 )
 from tests.support.containers import containers, deployment_of, remove
 from tests.support.server import Server, running_server
-from tests.support.sessions import Session
+from tests.support.sessions import Session, opened
 from tests.support.tenants import as_token, tenants_file
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ENDLESS = "import time\nprint('on', flush=True)\ntime.sleep(600)"
 
 
-@pytest.fixture
-async def page(server: Server, session: Session) -> AsyncIterator[Page]:
+@pytest.fixture(scope="module")
+def server(session_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server whose sessions need no setup."""
+    with running_server(tmp_path_factory.mktemp("sessions") / "data", session_image) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def session(server: Server) -> AsyncIterator[Session]:
+    async with api_of(server.url) as api, opened(api) as session:
+        yield session
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, server: Server, session: Session) -> AsyncIterator[Page]:
     """Open the page of a session."""
-    async with console(server.url, f"/#/sessions/{session.document['id']}") as (page, _):
+    async with console(browser, server.url, f"/#/sessions/{session.document['id']}") as (page, _):
         yield page
 
 
@@ -37,8 +53,8 @@ async def confirm(page: Page, button: str, answer: str) -> None:
     await page.get_by_role("dialog").get_by_role("button", name=answer).click()
 
 
-async def test_a_session_is_opened_used_reloaded_and_closed(server: Server) -> None:
-    async with console(server.url, "/#/sessions") as (page, _):
+async def test_a_session_is_opened_used_reloaded_and_closed(browser: Browser, server: Server) -> None:
+    async with console(browser, server.url, "/#/sessions") as (page, _):
         await page.get_by_role("button", name="Open a session").click()
         first = await run_cell(page, 1, "x = 6 * 7\nprint('told')")
         await expect(first.get_by_role("log")).to_have_text("told\n")
@@ -98,10 +114,12 @@ async def test_the_output_of_cells_is_text_and_displays_run_nothing(page: Page) 
     assert await long.get_by_role("log").evaluate("log => log.textContent.length") < 300_000
 
 
-async def test_tokens_other_tenants_and_a_lost_session(session_image: str, tmp_path: Path) -> None:
+async def test_tokens_other_tenants_and_a_lost_session(
+    browser: Browser, session_image: str, tmp_path: Path
+) -> None:
     settings = {"tenants_file": tenants_file(tmp_path), "warm_pool": "0"}
     with running_server(tmp_path / "data", session_image, **settings) as guarded:
-        async with console(guarded.url, "/#/sessions") as (page, _):
+        async with console(browser, guarded.url, "/#/sessions") as (page, _):
             await page.get_by_role("textbox", name="Token").fill("token-a")
             await page.get_by_role("button", name="Continue").click()
             await page.get_by_role("button", name="Open a session").click()
@@ -109,7 +127,7 @@ async def test_tokens_other_tenants_and_a_lost_session(session_image: str, tmp_p
             await expect(cell.get_by_role("log")).to_have_text("on\n")
             await page.reload()
             await expect(cell.get_by_role("log")).to_have_text("on\n")
-            async with console(guarded.url, page.url.removeprefix(guarded.url)) as (other, _):
+            async with console(browser, guarded.url, page.url.removeprefix(guarded.url)) as (other, _):
                 await other.get_by_role("textbox", name="Token").fill("token-b")
                 await other.get_by_role("button", name="Continue").click()
                 await expect(other.get_by_role("alert")).to_contain_text("does not exist")

@@ -1,10 +1,12 @@
 """Test cross-site requests: a browser can send them for any page, also to servers on its own machine."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script
-from tests.support.server import running_server
+from tests.web.in_process import Recorded, ended, running_web
 
 OTHERS = (
     {"Origin": "https://other.example"},
@@ -44,9 +46,10 @@ async def test_same_origin_requests_are_accepted(api: Api) -> None:
         assert answer.status == 200, answer.document
 
 
-async def test_cross_site_requests_with_a_token_are_accepted(image: str, tmp_path) -> None:
+async def test_cross_site_requests_with_a_token_are_accepted(tmp_path: Path) -> None:
     """A browser does not add the token by itself."""
-    with running_server(tmp_path / "data", image, api_tokens=TOKEN) as server:
-        async with api_of(server.url) as api:
-            headers = {"Origin": "https://other.example", "Authorization": f"Bearer {TOKEN}"}
-            assert (await api.eval({"code": "print(1)"}, headers=headers)).status == 200
+    submissions = Recorded()
+    async with running_web(tmp_path, submissions, api_tokens=TOKEN) as web, api_of(web.url) as api:
+        submissions.execution = await ended(web)
+        headers = {"Origin": "https://other.example", "Authorization": f"Bearer {TOKEN}"}
+        assert (await api.eval({"code": "print(1)"}, headers=headers)).status == 200

@@ -1,6 +1,7 @@
 """Test an outage of Docker: the server reports it, rejects what it cannot do, and recovers by itself."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -13,8 +14,6 @@ from tests.support.containers import containers, deployment_of, until_containers
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import Server, running_server
 
-pytestmark = pytest.mark.independent
-
 TIMEOUT_SECONDS = 2
 HELLO = script("print('hello')")
 
@@ -25,10 +24,16 @@ class Cut:
     engine: EngineProxy
 
 
-@pytest.fixture
-def cut(image: str, tmp_path: Path) -> Iterator[Cut]:
+@pytest.fixture(scope="module")
+def cut(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cut]:
+    with cut_off(image, tmp_path_factory.mktemp("cut")) as cut:
+        yield cut
+
+
+@contextmanager
+def cut_off(image: str, folder: Path) -> Iterator[Cut]:
     """Run a server whose Docker engine is behind a proxy."""
-    engine = EngineProxy(tmp_path / "engine.sock")
+    engine = EngineProxy(folder / "engine.sock")
     engine.start()
     try:
         host = f"unix://{engine.path}"
@@ -38,7 +43,7 @@ def cut(image: str, tmp_path: Path) -> Iterator[Cut]:
             "warm_pool": "1",
             "stop_timeout": "1",
         }
-        with running_server(tmp_path / "data", image, **settings) as server:
+        with running_server(folder / "data", image, **settings) as server:
             yield Cut(server, engine)
     finally:
         engine.stop()
@@ -137,15 +142,16 @@ async def test_a_program_that_ends_while_docker_hangs_has_not_timed_out(cut: Cut
         await until_containers(deployment_of(cut.server.data_dir), 1)
 
 
-async def test_a_server_stops_while_docker_hangs(image: str, cut: Cut) -> None:
+async def test_a_server_stops_while_docker_hangs(image: str, tmp_path: Path) -> None:
     """The next server removes the containers that this one could not remove."""
-    async with api_of(cut.server.url) as api:
-        await api.until_printed(await api.accepted("print('on', flush=True)\nwhile True: pass"), b"on\n")
-    data_dir = cut.server.data_dir
-    await until_containers(deployment_of(data_dir), 2)  # the one that runs, and the pool's
-    before = set(await containers(deployment_of(data_dir)))
-    with cut.engine.silent():
-        assert cut.server.stop() == 0
+    with cut_off(image, tmp_path) as cut:
+        async with api_of(cut.server.url) as api:
+            await api.until_printed(await api.accepted("print('on', flush=True)\nwhile True: pass"), b"on\n")
+        data_dir = cut.server.data_dir
+        await until_containers(deployment_of(data_dir), 2)  # the one that runs, and the pool's
+        before = set(await containers(deployment_of(data_dir)))
+        with cut.engine.silent():
+            assert cut.server.stop() == 0
     left = set(await containers(deployment_of(data_dir)))
     assert left  # the idle one may have ended by itself
     assert left <= before

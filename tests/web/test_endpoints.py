@@ -1,7 +1,7 @@
 """Test every endpoint with valid requests: the responses have the documented form."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -204,56 +204,57 @@ async def test_the_list_pages_newest_first_without_outputs(api: Api) -> None:
     assert pages[:5] == made[::-1]
 
 
-async def test_the_list_ends_and_filters_by_status(
-    image: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with running_server(tmp_path_factory.mktemp("list") / "data", image, warm_pool="1") as own:
-        async with api_of(own.url) as api:
-            assert (await api.get("/api/v1/executions")).document == {"executions": [], "next_cursor": None}
-            done = (await api.run("print('done')"))["execution_id"]
-            running = await api.accepted(FOREVER)
-            await api.until_printed(running, b"on")
-            for status, expected in {"completed": [done], "running": [running], "failed": []}.items():
-                listed = (await api.get(f"/api/v1/executions?status={status}")).document
-                assert [run["execution_id"] for run in listed["executions"]] == expected
-                assert listed["next_cursor"] is None
-            exact = (await api.get("/api/v1/executions?limit=2")).document
-            assert [run["execution_id"] for run in exact["executions"]] == [running, done]
-            assert exact["next_cursor"] is None
-            await api.kill(running)
-
-
-async def test_tokens_guard_everything_but_the_health_checks(
-    image: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def guarded(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server with tokens and without executions."""
     data_dir = tmp_path_factory.mktemp("auth") / "data"
-    with running_server(data_dir, image, api_tokens="first, second-ü", warm_pool="1") as guarded:
-        async with api_of(guarded.url) as api:
-            assert (await api.get("/health")).status == 200
-            assert (await api.get("/ready/")).status == 200
-            for wrong in (
-                None,
-                "Bearer",
-                "Bearer ",
-                "Bearer firs",
-                "Basic first",
-                "first",
-                "Bearer first second-ü",
+    with running_server(data_dir, image, api_tokens="first, second-ü", warm_pool="1") as server:
+        yield server
+
+
+async def test_the_list_ends_and_filters_by_status(guarded: Server) -> None:
+    async with api_of(guarded.url, headers={"Authorization": "Bearer first"}) as api:
+        assert (await api.get("/api/v1/executions")).document == {"executions": [], "next_cursor": None}
+        done = (await api.run("print('done')"))["execution_id"]
+        running = await api.accepted(FOREVER)
+        await api.until_printed(running, b"on")
+        for status, expected in {"completed": [done], "running": [running], "failed": []}.items():
+            listed = (await api.get(f"/api/v1/executions?status={status}")).document
+            assert [run["execution_id"] for run in listed["executions"]] == expected
+            assert listed["next_cursor"] is None
+        exact = (await api.get("/api/v1/executions?limit=2")).document
+        assert [run["execution_id"] for run in exact["executions"]] == [running, done]
+        assert exact["next_cursor"] is None
+        await api.kill(running)
+
+
+async def test_tokens_guard_everything_but_the_health_checks(guarded: Server) -> None:
+    async with api_of(guarded.url) as api:
+        assert (await api.get("/health")).status == 200
+        assert (await api.get("/ready/")).status == 200
+        for wrong in (
+            None,
+            "Bearer",
+            "Bearer ",
+            "Bearer firs",
+            "Basic first",
+            "first",
+            "Bearer first second-ü",
+        ):
+            headers = {} if wrong is None else {"Authorization": wrong}
+            for method, path in (
+                ("GET", "/api/v1/executions"),
+                ("POST", "/api/v1/eval"),
+                ("GET", "/nothing"),
             ):
-                headers = {} if wrong is None else {"Authorization": wrong}
-                for method, path in (
-                    ("GET", "/api/v1/executions"),
-                    ("POST", "/api/v1/eval"),
-                    ("GET", "/nothing"),
-                ):
-                    answer = await api.request(method, path, headers=headers)
-                    assert (answer.status, answer.document["code"]) == (401, "unauthorized"), wrong
-                    assert answer.headers["WWW-Authenticate"] == "Bearer"
-            answer = await api.sync(script(""), headers={"Authorization": "Bearer wrong"})
-            assert answer.status == 401
-            for token in ("Bearer first", "bearer second-ü"):
-                answer = await api.sync(script("print('in')"), headers={"Authorization": token})
-                assert (answer.status, answer.document["stdout"]) == (200, "in\n")
+                answer = await api.request(method, path, headers=headers)
+                assert (answer.status, answer.document["code"]) == (401, "unauthorized"), wrong
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+        answer = await api.sync(script(""), headers={"Authorization": "Bearer wrong"})
+        assert answer.status == 401
+        for token in ("Bearer first", "bearer second-ü"):
+            answer = await api.sync(script("print('in')"), headers={"Authorization": token})
+            assert (answer.status, answer.document["stdout"]) == (200, "in\n")
 
 
 async def test_the_log_of_a_busy_server_holds_no_trace(server: Server) -> None:

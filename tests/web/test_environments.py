@@ -1,22 +1,26 @@
 """Test requirements and commands: they run once, under limits, and errors quote the installer."""
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from attrs import frozen
 
 from tests.support.api import Api, api_of, form, parse_events
 from tests.support.archives import script
 from tests.support.cases import sampled
+from tests.support.containers import deployment_of
 from tests.support.images import docker, environments_of, own_image, remove_environments, remove_images
 from tests.support.index import Index, own_network, running_index, wheel
-from tests.support.server import Server, running_server
+from tests.support.server import SETUP_NETWORK, Server, running_server
 from tests.support.setups import until_no_setups
 
 GREET = "import greet; print(greet.WORD)"
+BUILT = "reference=pyexec-env"
+"""Leaves out images that only have the labels of environments."""
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +75,6 @@ async def api(installing: Server) -> AsyncIterator[Api]:
         yield client
 
 
-@pytest.fixture(autouse=True)
-def remove_built_environments(image: str) -> Iterator[None]:
-    """Remove all environments after each test."""
-    yield
-    remove_environments(image)
-
-
 async def test_an_environment_is_built_once_and_reused(image: str, api: Api) -> None:
     first = await api.run(GREET, requirements_txt="greet==1.0\n")
     assert (first["stdout"], first["stderr"], first["status"]) == ("hello\n", "", "completed"), first
@@ -112,6 +109,7 @@ async def test_pre_allows_pre_releases(api: Api, text: str, word: str) -> None:
     assert result["stdout"] == f"{word}\n", result
 
 
+@pytest.mark.full
 async def test_files_by_url_are_read(api: Api, index: Index) -> None:
     files = index.url.removesuffix("simple") + "files"
     text = f"-r {files}/requirements.txt\n--constraint={files}/constraints.txt\n"
@@ -134,7 +132,7 @@ async def test_a_wrong_hash_fails_the_setup(api: Api) -> None:
     assert "hash" in result["stderr"].lower()
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("text", "said"),
     [("there-is-no-such-thing\n", "there-is-no-such-thing"), ("rudely\nmodern\n", "modern")],
 )
@@ -174,22 +172,47 @@ async def test_unsupported_requirements_are_refused(api: Api, text: str, line: i
     assert said in answer.document["error"]
 
 
+LOCAL_PACKAGE = """
+mkdir -p /tmp/greet/DEBIAN /tmp/greet/usr/bin && cd /tmp && printf '#!/bin/sh\\necho hello\\n' > greet/usr/bin/greet
+printf 'Package: greet\\nVersion: 1\\nArchitecture: all\\nMaintainer: x\\nDescription: x\\n' > greet/DEBIAN/control
+chmod 755 greet/usr/bin/greet && dpkg-deb --build greet && apt-get install --yes ./greet.deb
+"""
+"""Installs a Debian package without a network."""
+
+
 async def test_commands_run_as_root_in_order_and_do_not_print_to_the_program_output(api: Api) -> None:
+    """They may install Debian packages, and see no environment variables of the run."""
     commands = ["id -u > /etc/who; echo noise; echo more >&2", "cat /etc/who /etc/who > /etc/twice"]
+    source = """
+import os, subprocess
+print(open('/etc/twice').read().split(), input())
+print(open('/seen').read().count('SECRET'), os.environ['SECRET'])
+print(subprocess.run(['greet'], capture_output=True, text=True).stdout, end='')
+"""
     result = await api.run(
-        "print(open('/etc/twice').read().split(), input())", pre_commands=commands, stdin="in"
+        source, pre_commands=[*commands, "env > /seen", LOCAL_PACKAGE], stdin="in", env_vars=["SECRET=word"]
     )
-    assert (result["stdout"], result["stderr"]) == ("['0', '0'] in\n", ""), result
+    assert (result["stdout"], result["stderr"]) == ("['0', '0'] in\n0 word\nhello\n", ""), result
 
 
 async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
+    before = environments_of(image)
     result = await api.run(
         "print('never')", pre_commands=["echo fine", "echo oh no >&2; exit 7", "echo later"]
     )
     assert (result["status"], result["error_type"], result["exit_code"]) == ("failed", "setup_failed", 7)
     assert result["error"] == "pre_commands[1] failed with exit code 7: oh no"
     assert result["stderr"] == "$ echo fine\nfine\n$ echo oh no >&2; exit 7\noh no\n"
-    assert environments_of(image) == []
+    assert environments_of(image) == before
+
+
+async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data", image, **SETUP_NETWORK, setup_timeout="1") as server:
+        async with api_of(server.url) as api:
+            result = await api.run("print('never')", pre_commands=["echo begun; sleep 600"])
+    assert (result["status"], result["error_type"]) == ("failed", "setup_timeout")
+    assert "1 s" in result["error"]
+    assert "begun" in result["stderr"]
 
 
 async def test_setup_that_fills_the_disk_is_ended(api: Api) -> None:
@@ -207,15 +230,6 @@ async def test_setup_that_takes_too_much_memory_is_ended(api: Api) -> None:
     result = await api.run("", pre_commands=["python3 -c 'x = bytearray(512 << 20)'"])
     assert (result["error_type"], result["exit_code"]) == ("setup_failed", 137)
     assert "256 MiB" in result["error"]
-
-
-async def test_setup_sees_no_environment_variables_of_the_run(api: Api) -> None:
-    result = await api.run(
-        "import os; print(open('/seen').read().count('SECRET'), os.environ['SECRET'])",
-        pre_commands=["env > /seen"],
-        env_vars=["SECRET=word"],
-    )
-    assert result["stdout"] == "0 word\n"
 
 
 async def test_a_setup_runs_with_restricted_rights(api: Api) -> None:
@@ -240,13 +254,14 @@ async def test_an_environment_keeps_its_images_own_configuration(api: Api, image
     changes = ["ENV COLOUR=green", "WORKDIR /srv", "USER 1234:5678", 'ENTRYPOINT ["/bin/echo"]', 'CMD ["hi"]']
     options = [word for change in changes for word in ("--change", change)]
     (container,) = docker("create", image)
+    before = set(environments_of(image))
     try:
         docker("commit", *options, container, own)
         result = await api.run(
             "import os; print(os.environ['COLOUR'])", docker_image=own, pre_commands=["true"]
         )
         assert result["stdout"] == "green\n", result
-        (made,) = environments_of(image)
+        (made,) = set(environments_of(image)) - before
         kept = "{{json .Config.Env}} {{.Config.WorkingDir}} {{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"
         assert docker("inspect", "--format", kept, made) == docker("inspect", "--format", kept, own)
         mounts = "{{json .Config.Volumes}} {{json .Config.ExposedPorts}}"
@@ -260,6 +275,7 @@ async def test_an_environment_keeps_its_images_own_configuration(api: Api, image
 @pytest.mark.claims
 async def test_many_first_runs_of_one_environment_build_it_once(image: str, api: Api) -> None:
     results: list[Any] = []
+    before = set(environments_of(image))
 
     async def run() -> None:
         results.append(await api.run(GREET, requirements_txt="greet==2.0\n"))
@@ -268,7 +284,7 @@ async def test_many_first_runs_of_one_environment_build_it_once(image: str, api:
         for number in range(10):
             tasks.start_soon(run, name=f"run {number}")
     assert [result["stdout"] for result in results] == ["servus\n"] * 10
-    assert len(environments_of(image)) == 1
+    assert len(set(environments_of(image)) - before) == 1
     said = [
         event.output for event in await api.all_events(results[0]["execution_id"]) if event.name == "setup"
     ]
@@ -296,7 +312,6 @@ async def test_a_kill_cancels_a_build_that_no_other_run_needs(api: Api, installi
     await until_no_setups(installing)
 
 
-@pytest.mark.claims
 async def test_events_contain_the_output_of_the_setup(api: Api) -> None:
     metadata = {"pre_commands": ["echo one"], "requirements_txt": "greet==1.0"}
     headers = {"Accept": "text/event-stream"}
@@ -331,30 +346,6 @@ async def test_logs_follow_a_setup_that_fails(api: Api) -> None:
         assert await response.read() == b"$ echo oh no; exit 3\noh no\n"
 
 
-async def test_an_environment_survives_a_restart(image: str, index: Index, tmp_path: Path) -> None:
-    built = []
-    for _ in range(2):
-        with running_server(tmp_path / "data", image, **from_index(index)) as server:
-            async with api_of(server.url) as api:
-                result = await api.run(GREET, requirements_txt="greet==1.0")
-        assert result["stdout"] == "hello\n", result
-        built.append(environments_of(image))
-    assert built[0] == built[1]
-
-
-async def test_an_unpinned_environment_is_rebuilt_after_its_maximum_age(
-    image: str, index: Index, tmp_path: Path
-) -> None:
-    with running_server(tmp_path / "data", image, **from_index(index), env_max_age="0") as server:
-        async with api_of(server.url) as api:
-            for text, is_rebuilt in {"greet": True, "greet==2.0": False}.items():
-                built = []
-                for _ in range(2):
-                    assert (await api.run(GREET, requirements_txt=text))["stdout"] == "servus\n"
-                    built.append(environments_of(image, "reference=pyexec-env")[0])  # the newest
-                assert (built[0] != built[1]) == is_rebuilt
-
-
 def from_index(index: Index) -> dict[str, str]:
     return {"pip_index_url": index.url, "setup_network": index.network}
 
@@ -380,3 +371,94 @@ async def test_the_run_after_a_setup_has_no_network(api: Api, index: Index) -> N
     source = f"import greet, socket\nsocket.create_connection(({host!r}, {port}), 5)"
     result = await api.run(source, requirements_txt="greet==1.0")
     assert (result["exit_code"], result["error_type"]) == (1, "OSError"), result
+
+
+@frozen
+class Restarted:
+    """A server on the data of another one, which was killed while it built an environment."""
+
+    server: Server
+    building: str
+    """The id of the execution for which it built."""
+    environments: Sequence[str]
+    """What the first server had built."""
+    forged: str
+    """The name of an image with the labels of the servers' containers."""
+    by_hand: Mapping[str, str]
+    """The containers that a user has started, by image."""
+
+
+@pytest.fixture(scope="module")
+def restarted(image: str, index: Index, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restarted]:
+    data = tmp_path_factory.mktemp("restarted") / "data"
+    with running_server(data, image, **from_index(index), warm_pool="0") as first:
+        building = anyio.run(build, first.url)
+        first.process.kill()
+        first.process.wait()
+    environments = environments_of(image, BUILT)
+    forged = f"pyexec-test-forged:{secrets.token_hex(4)}"
+    forge(image, forged, deployment_of(data))
+    by_hand: dict[str, str] = {}
+    try:
+        for each in (environments[0], forged):
+            (by_hand[each],) = docker("run", "--detach", "--network", "none", each, "sleep", "600")
+        with running_server(data, image, **from_index(index), warm_pool="1", env_max_age="0") as second:
+            yield Restarted(second, building, environments, forged, by_hand)
+    finally:
+        for container in by_hand.values():
+            docker("rm", "--force", container)
+        remove_images(f"reference={forged}")
+
+
+async def build(url: str) -> str:
+    """Build an environment, and begin to build another one. Return the id of the execution that needs it."""
+    async with api_of(url) as api:
+        assert (await api.run(GREET, requirements_txt="greet==1.0"))["stdout"] == "hello\n"
+        execution_id = await api.accepted("print('never')", pre_commands=["echo begun; sleep 600"])
+        async with api.events(execution_id) as events:
+            async for event in events:
+                if event.name == "setup" and b"begun" in event.output:
+                    break
+    return execution_id
+
+
+def forge(image: str, name: str, deployment: str) -> None:
+    """Make an image with the labels of the containers of a deployment."""
+    (engine,) = docker("info", "--format", "{{.ID}}")
+    labels = {"pyexec.deployment": deployment, "pyexec.engine": engine, "pyexec.replica": "rep_gone"}
+    labels |= {"pyexec.environment": "0", "pyexec.base-size": "9" * 18}
+    text = "".join(f"LABEL {key}={value}\n" for key, value in labels.items())
+    docker("build", "--network=none", "--quiet", "--tag", name, "-", stdin=f"FROM {image}\n{text}")
+
+
+async def test_setup_containers_of_a_killed_server_are_removed(restarted: Restarted) -> None:
+    async with api_of(restarted.server.url) as api:
+        assert (await api.kill(restarted.building)).status == 200
+    await until_no_setups(restarted.server)
+
+
+async def test_an_environment_survives_a_restart(image: str, restarted: Restarted) -> None:
+    async with api_of(restarted.server.url) as api:
+        result = await api.run(GREET, requirements_txt="greet==1.0")
+    assert result["stdout"] == "hello\n", result
+    assert environments_of(image, BUILT) == restarted.environments
+
+
+async def test_containers_that_a_user_started_are_not_removed(restarted: Restarted) -> None:
+    """A container inherits the labels of its image, and anyone can make an image."""
+    async with api_of(restarted.server.url) as api:
+        assert (await api.run("print(1)", docker_image=restarted.forged))["stdout"] == "1\n"
+    for container in restarted.by_hand.values():
+        assert docker("inspect", "--format", "{{.State.Running}}", container) == ["true"]
+
+
+async def test_an_unpinned_environment_is_rebuilt_after_its_maximum_age(
+    image: str, restarted: Restarted
+) -> None:
+    async with api_of(restarted.server.url) as api:
+        for text, is_rebuilt in {"greet": True, "greet==2.0": False}.items():
+            built = []
+            for _ in range(2):
+                assert (await api.run(GREET, requirements_txt=text))["stdout"] == "servus\n"
+                built.append(environments_of(image, BUILT)[0])  # the newest
+            assert (built[0] != built[1]) == is_rebuilt

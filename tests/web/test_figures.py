@@ -3,31 +3,21 @@
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import pytest
-
-from tests.support.api import Api, api_of
+from tests.support.api import Api
 from tests.support.cases import sampled
-from tests.support.images import remove_environments
-from tests.support.server import Server, installing_settings, running_server
+from tests.support.sessions import opened
 
 REQUIREMENTS = "matplotlib\nipython\n"
 
 
-@pytest.fixture(scope="module")
-def installing(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {**installing_settings(), "setup_timeout": "300", "setup_disk_mb": "4096"}
-    with running_server(tmp_path_factory.mktemp("figures") / "data", image, **settings) as server:
-        yield server
-    remove_environments(image)
-
-
-@pytest.fixture
-async def plotting(installing: Server) -> AsyncIterator[Api]:
-    async with api_of(installing.url) as api:
-        yield api
+async def test_a_session_installs_ipython_and_shows_figures(api: Api) -> None:
+    """The server adds IPython to the requirements, and the tests below use this environment."""
+    async with opened(api, requirements_txt="matplotlib") as session:
+        result = await session.result("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()")
+    assert len(digests(result)) == 1
+    assert (await result_of(api, "import IPython"))["timings_ms"]["setup"] == 0
 
 
 async def result_of(api: Api, code: str, **options: Any) -> Any:
@@ -75,42 +65,42 @@ print(json.dumps(saved))
     every=4,
 )  # fmt: skip
 async def test_each_figure_is_shown_once_as_it_would_be_saved(
-    plotting: Api, select: str, use: str, shown: list[int]
+    api: Api, select: str, use: str, shown: list[int]
 ) -> None:
-    document = await result_of(plotting, FIGURES.format(select=select, use=use))
+    document = await result_of(api, FIGURES.format(select=select, use=use))
     saved = json.loads(document["stdout"])
     assert digests(document) == [saved[number] for number in shown]
 
 
-async def test_a_figure_is_shown_after_an_exception_and_for_an_execution(plotting: Api) -> None:
+async def test_a_figure_is_shown_after_an_exception_and_for_an_execution(api: Api) -> None:
     code = "import matplotlib.pyplot as plt\nplt.plot([1])\n1 / 0"
-    document = (await plotting.eval({"code": code, "requirements_txt": REQUIREMENTS})).document
+    document = (await api.eval({"code": code, "requirements_txt": REQUIREMENTS})).document
     assert (document["error_type"], len(digests(document))) == ("ZeroDivisionError", 1)
-    result = await plotting.run(code, requirements_txt=REQUIREMENTS, capture_displays=True)
+    result = await api.run(code, requirements_txt=REQUIREMENTS, capture_displays=True)
     assert (result["error_type"], len(digests(result))) == ("ZeroDivisionError", 1)
 
 
-async def test_a_figure_as_last_expression_is_shown_once(plotting: Api) -> None:
+async def test_a_figure_as_last_expression_is_shown_once(api: Api) -> None:
     code = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots()\nfig"
-    document = await result_of(plotting, code, eval_last_expr=True)
+    document = await result_of(api, code, eval_last_expr=True)
     assert document["displays"][0]["data"]["text/plain"] == "<Figure size 640x480 with 1 Axes>"
     assert len(digests(document)) == 1
 
 
-async def test_a_backend_of_the_caller_is_used_and_children_have_their_own(plotting: Api) -> None:
+async def test_a_backend_of_the_caller_is_used_and_children_have_their_own(api: Api) -> None:
     code = """
 import os, subprocess, sys
 import matplotlib.pyplot as plt
 print(plt.get_backend().lower(), os.environ.get("MPLBACKEND"), flush=True)
 subprocess.run([sys.executable, "-c", "import matplotlib.pyplot as p; p.plot([1]); print(p.get_backend().lower())"])
 """
-    document = await result_of(plotting, code, env_vars=["MPLBACKEND=svg"])
+    document = await result_of(api, code, env_vars=["MPLBACKEND=svg"])
     assert document["stdout"] == "svg svg\nsvg\n"
-    document = await result_of(plotting, code)
+    document = await result_of(api, code)
     assert document["stdout"] == "module://pyexec_figures None\nagg\n"
 
 
-async def test_objects_of_ipython_are_shown(plotting: Api) -> None:
+async def test_objects_of_ipython_are_shown(api: Api) -> None:
     code = """
 import IPython
 from IPython.display import HTML, Image, clear_output, display, publish_display_data
@@ -121,7 +111,7 @@ handle = display(1, display_id=True)
 handle.update(2)
 HTML("<table>")
 """
-    document = await result_of(plotting, code, eval_last_expr=True)
+    document = await result_of(api, code, eval_last_expr=True)
     shown = [each["data"] for each in document["displays"]]
     assert (document["stdout"], len(shown)) == ("", 6)
     assert shown[0] == {"text/plain": "<IPython.core.display.HTML object>", "text/html": "<b>bold</b>"}

@@ -1,7 +1,6 @@
 """Test images that must be pulled, that are unavailable, and that are not allowed."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -28,45 +27,23 @@ def registry(image: str) -> Iterator[Registry]:
         yield serving
 
 
-@contextmanager
-def pulling_server(directory: Path, image: str) -> Iterator[Server]:
-    with running_server(
-        directory / "data", image, **SETUP_NETWORK, warm_pool="1", max_concurrent="6"
-    ) as server:
+@pytest.fixture(scope="module")
+def pulling(image: str, registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server that has pulled nothing yet."""
+    settings = {**SETUP_NETWORK, "warm_pool": "1", "max_concurrent": "6"}
+    with running_server(tmp_path_factory.mktemp("pulling") / "data", image, **settings) as server:
         yield server
         log = server.log.read_text()
         assert "Traceback" not in log, log
-
-
-@pytest.fixture
-async def api(image: str, tmp_path: Path) -> AsyncIterator[Api]:
-    """Yield a client of a server that has pulled nothing yet."""
-    with pulling_server(tmp_path, image) as server:
-        async with api_of(server.url) as client:
-            yield client
-
-
-@pytest.fixture(scope="module")
-def failing_server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with pulling_server(tmp_path_factory.mktemp("failing"), image) as server:
-        yield server
-
-
-@pytest.fixture
-async def failing(failing_server: Server) -> AsyncIterator[Api]:
-    """Yield a client of the server that tests share whose images cannot be used."""
-    async with api_of(failing_server.url) as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def remove_pulled_images(registry: Registry) -> Iterator[None]:
-    registry.pulled.clear()
-    yield
     remove_images(f"reference={registry.address}/*/*")
 
 
-@pytest.mark.claims
+@pytest.fixture
+async def api(pulling: Server) -> AsyncIterator[Api]:
+    async with api_of(pulling.url) as client:
+        yield client
+
+
 async def test_an_image_is_pulled_once_with_its_progress_in_the_events(api: Api, registry: Registry) -> None:
     name = registry.name("team/python")
     ids = [await api.accepted(HELLO, docker_image=name) for _ in range(3)]
@@ -106,26 +83,26 @@ async def test_the_digest_that_ran_is_recorded(api: Api, registry: Registry, ima
     every=2,
 )
 async def test_an_unavailable_image_fails_the_run_with_the_reason(
-    failing: Api, registry: Registry, name: str, said: str
+    api: Api, registry: Registry, name: str, said: str
 ) -> None:
     full = registry.name(name)
     for result in (
-        await failing.run(HELLO, docker_image=full),
-        await failing.ended(await failing.accepted(HELLO, docker_image=full)),
+        await api.run(HELLO, docker_image=full),
+        await api.ended(await api.accepted(HELLO, docker_image=full)),
     ):
         assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
         assert said in result["error"], result
         assert "exit_code" not in result
 
 
-async def test_a_setup_in_an_image_without_python_fails(failing: Api, registry: Registry) -> None:
-    result = await failing.run(HELLO, docker_image=registry.name("team/nothing"), pre_commands=["true"])
+async def test_a_setup_in_an_image_without_python_fails(api: Api, registry: Registry) -> None:
+    result = await api.run(HELLO, docker_image=registry.name("team/nothing"), pre_commands=["true"])
     assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
     assert "python3" in result["error"]
 
 
-async def test_an_unreachable_registry_is_reported(failing: Api) -> None:
-    result = await failing.run(HELLO, docker_image="127.0.0.1:1/team/python:1")
+async def test_an_unreachable_registry_is_reported(api: Api) -> None:
+    result = await api.run(HELLO, docker_image="127.0.0.1:1/team/python:1")
     assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
     assert "registry" in result["error"]
     assert "does not answer" in result["error"]

@@ -13,7 +13,6 @@ from aiohttp.test_utils import TestServer
 from pyexec.adapters.index_proxy import IndexProxy, basic_auth, serve_index, split_address
 from pyexec.errors import SettingsError
 from tests.support.api import api_of
-from tests.support.images import own_image
 from tests.support.index import gateway, own_network, running_index, wheel
 from tests.support.server import running_server
 
@@ -30,11 +29,7 @@ async def test_a_setup_installs_from_an_index_whose_password_it_cannot_read(
     image: str, tmp_path: Path
 ) -> None:
     greet = wheel("greet", "1.0", "WORD = 'hello'\n")
-    with (
-        own_image(image) as own,
-        own_network() as network,
-        running_index(network, greet, password=PASSWORD) as index,
-    ):
+    with own_network() as network, running_index(network, greet, password=PASSWORD) as index:
         address = f"{gateway(network)}:{free_port(gateway(network))}"
         settings = {
             "pip_index_url": index.url.replace("http://", f"http://reader:{PASSWORD}@"),
@@ -42,7 +37,7 @@ async def test_a_setup_installs_from_an_index_whose_password_it_cannot_read(
             "setup_network": network,
             "warm_pool": "0",
         }
-        with running_server(tmp_path / "data", own, **settings) as server:
+        with running_server(tmp_path / "data", image, **settings) as server:
             async with api_of(server.url) as api:
                 result = await api.run(
                     "import greet; print(greet.WORD); print(open('/opt/seen').read())",

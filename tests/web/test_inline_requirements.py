@@ -127,6 +127,7 @@ async def test_it_can_be_turned_off(api: Api) -> None:
         assert (await evaluated(api, code=source, inline_requirements=False))["stdout"] == "absent\n"
 
 
+@pytest.mark.full
 async def test_commands_of_the_request_run_before_the_installation(api: Api) -> None:
     result = await api.run(NEEDS_GREET + GREET, pre_commands=["echo run > /tmp/x"])
     assert result["stdout"] == "hello\n", result

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api import Api, api_of, form
+from tests.support.api import Api, form
 from tests.support.archives import END, member
 from tests.support.cases import sampled
 from tests.support.leftovers import check_works, spooled
-from tests.support.server import Server, running_server
+from tests.support.server import Server
 
 MEBIBYTE = 1024 * 1024
 GROWTH_MAX = 64 * MEBIBYTE
@@ -64,18 +64,14 @@ async def test_a_gibibyte_by_sync_takes_constant_memory(server: Server, api: Api
     await check_upload(server, api, 1024 * MEBIBYTE, "sync", ("metadata", "tar"))
 
 
-async def test_slow_readers_of_large_output_take_bounded_memory(
-    image: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+async def test_slow_readers_of_large_output_take_bounded_memory(server: Server, api: Api) -> None:
     """Ten clients open the logs of a large output at once, and read them one after the other."""
-    with running_server(tmp_path_factory.mktemp("readers") / "data", image, warm_pool="1") as server:
-        async with api_of(server.url) as api:
-            source = f"import sys\nfor _ in range(10): sys.stdout.write('x' * {MEBIBYTE - 1})"
-            execution_id = (await api.run(source))["execution_id"]
-            before = resident(server, "VmRSS")
-            forget_peak(server)
-            path = f"/api/v1/executions/{execution_id}/logs"
-            readers = [await api.session.get(path) for _ in range(10)]
-            for reader in readers:
-                assert len(await reader.read()) == 10 * (MEBIBYTE - 1)
-            assert resident(server, "VmHWM") - before < 10 * GROWTH_MAX
+    source = f"import sys\nfor _ in range(10): sys.stdout.write('x' * {MEBIBYTE - 1})"
+    execution_id = (await api.run(source))["execution_id"]
+    before = resident(server, "VmRSS")
+    forget_peak(server)
+    path = f"/api/v1/executions/{execution_id}/logs"
+    readers = [await api.session.get(path) for _ in range(10)]
+    for reader in readers:
+        assert len(await reader.read()) == 10 * (MEBIBYTE - 1)
+    assert resident(server, "VmHWM") - before < 10 * GROWTH_MAX

@@ -20,7 +20,8 @@ from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.application import ROUTES
 from tests.docs.blocks import served_pages
 from tests.support.api import Api, api_of
-from tests.support.server import Server, running_server
+from tests.support.server import Server
+from tests.web.in_process import running_web
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -123,15 +124,14 @@ async def test_a_missing_page_is_a_404_in_json(api: Api) -> None:
         assert (answer.status, answer.document["code"]) == (404, "not_found")
 
 
-async def test_pages_need_no_token_and_document_the_tokens(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, api_tokens="a-token", warm_pool="1") as guarded:
-        async with api_of(guarded.url) as api:
-            document = await document_of(api)
-            for path in PAGES:
-                async with api.session.get(path) as page:
-                    assert page.status == 200
-            assert (await api.get("/api/v1/executions")).status == 401
-            assert (await api.get("/docs/%2e%2e/api/v1/executions")).status == 401
+async def test_pages_need_no_token_and_document_the_tokens(tmp_path: Path) -> None:
+    async with running_web(tmp_path, api_tokens="a-token") as guarded, api_of(guarded.url) as api:
+        document = await document_of(api)
+        for path in PAGES:
+            async with api.session.get(path) as page:
+                assert page.status == 200
+        assert (await api.get("/api/v1/executions")).status == 401
+        assert (await api.get("/docs/%2e%2e/api/v1/executions")).status == 401
     validate(document)
     assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
     for path, item in document["paths"].items():

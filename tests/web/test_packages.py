@@ -59,6 +59,7 @@ async def test_matplotlib_writes_a_png_output_file(api: Api) -> None:
     assert (signature, width, height) == (b"\x89PNG\r\n\x1a\n", 640, 480)
 
 
+@pytest.mark.full
 async def test_commands_may_install_with_apt(api: Api) -> None:
     install = "apt-get update && apt-get install --yes --no-install-recommends bc"
     result = await api.run(

@@ -62,6 +62,7 @@ async def serving(directory: Path, image: str, **settings: str) -> AsyncIterator
             yield server, api
 
 
+@pytest.mark.full
 async def test_the_most_requested_kind_is_kept_warm(image: str, tmp_path: Path) -> None:
     async with serving(tmp_path, image, warm_pool="4") as (server, api):
         await until_sizes(server, {2048: 4})
@@ -119,14 +120,14 @@ async def test_the_pool_is_refilled_after_many_concurrent_runs(image: str, tmp_p
         await until_sizes(server, {16: 2})
 
 
-async def test_a_disconnect_while_a_sandbox_starts_leaks_no_sandbox(image: str, tmp_path: Path) -> None:
-    async with serving(tmp_path, image, warm_pool="1") as (server, api):
-        await until_sizes(server, {2048: 1})
+async def test_a_disconnect_while_a_sandbox_starts_leaks_no_sandbox(narrow_server: Server) -> None:
+    async with api_of(narrow_server.url) as api:
+        await until_sizes(narrow_server, {2048: 1})
         for seconds in (0.02, 0.06, 0.1):
             with anyio.move_on_after(seconds):
                 await api.run("print('hello')", config=SMALL | {"disk_mb": 17})
         assert (await api.run("print('hello')"))["stdout"] == "hello\n"
-        await until_containers(deployment_of(server.data_dir), 1)
+        await until_containers(deployment_of(narrow_server.data_dir), 1)
 
 
 async def test_warm_memory_mb_limits_the_pool(image: str, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import anyio
 import pytest
@@ -20,8 +19,14 @@ HELLO = script("print('hello')")
 
 @pytest.fixture(scope="module")
 def short(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Run a server with one slot and one place in the queue."""
+    """Run a server with one slot, one place in the queue, and ceilings above what the engine has."""
+    total_mb = engine_memory_mb()
     settings = {"max_concurrent": "1", "max_queued": "1", "warm_pool": "1", "queue_timeout": "2"}
+    settings |= {
+        "max_memory_mb": str(2 * total_mb),
+        "max_disk_mb": str(2 * total_mb),
+        "default_disk_mb": "16",
+    }
     with running_server(tmp_path_factory.mktemp("short") / "data", image, **settings) as server:
         yield server
 
@@ -113,20 +118,13 @@ def engine_memory_mb() -> int:
     return int(subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout) >> 20
 
 
-async def test_more_memory_than_the_engine_has_is_refused(image: str, tmp_path: Path) -> None:
+async def test_more_memory_than_the_engine_has_is_refused(short: Server) -> None:
     """Refuse it even below the ceilings. Otherwise the kernel would kill other programs."""
     total_mb = engine_memory_mb()
-    settings = {
-        "max_memory_mb": str(2 * total_mb),
-        "max_disk_mb": str(2 * total_mb),
-        "max_concurrent": "1",
-        "default_disk_mb": "16",
-    }
-    with running_server(tmp_path / "data", image, **settings) as server:
-        async with api_of(server.url) as api:
-            answer = await api.sync(script("print(1)"), {"config": {"memory_mb": total_mb}})
-            assert answer.status == 413, answer.document
-            assert answer.document["field"] == "config.memory_mb"
-            assert str(total_mb) in answer.document["error"]
-            answer = await api.sync(script("print(1)"), {"config": {"disk_mb": total_mb}})
-            assert (answer.status, answer.document["field"]) == (413, "config.disk_mb"), answer.document
+    async with api_of(short.url) as api:
+        answer = await api.sync(script("print(1)"), {"config": {"memory_mb": total_mb}})
+        assert answer.status == 413, answer.document
+        assert answer.document["field"] == "config.memory_mb"
+        assert str(total_mb) in answer.document["error"]
+        answer = await api.sync(script("print(1)"), {"config": {"disk_mb": total_mb}})
+        assert (answer.status, answer.document["field"]) == (413, "config.disk_mb"), answer.document

@@ -40,6 +40,9 @@ async def test_a_new_server_continues_pending_and_running_executions(image: str,
             keyed = (await api.submit(script("print('once')"), headers=key)).document["execution_id"]
             killed = await api.accepted("print('never')")
             await api.kill(killed)
+            # The server dies during an upload. The next server keeps nothing of the upload.
+            partial = first.data_dir / "blobs" / ".partial-0123456789abcdef"
+            partial.write_bytes(b"half")
         old = set(await containers(deployment_of(first.data_dir)))
         crash(first)
     assert old
@@ -59,37 +62,9 @@ async def test_a_new_server_continues_pending_and_running_executions(image: str,
             names = [event.name for event in await api.all_events(running)]
             assert names.count("running") == 1
             assert names[-1] == "killed"
+            assert partial not in (await remains(second, api)).files
             await check_pool_full(second, api, 1)
         assert old.isdisjoint(await containers(deployment_of(second.data_dir)))
-
-
-async def test_a_program_whose_sandbox_is_gone_after_a_crash_is_lost(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **ONE_SLOT | {"warm_pool": "0"}) as first:
-        async with api_of(first.url) as api:
-            running = await api.accepted(FOREVER)
-            await api.until_printed(running, b"on")
-        crash(first)
-        (left,) = await until_containers(deployment_of(first.data_dir), 1)
-        await remove(left)
-    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
-        async with api_of(second.url) as api:
-            result = await api.ended(running)
-            assert (result["status"], result["error_type"]) == ("failed", "lost")
-            assert "may have run" in result["error"]
-            assert (await api.run("print('hello')"))["stdout"] == "hello\n"
-
-
-async def test_a_partial_upload_is_deleted_after_a_crash(image: str, tmp_path: Path) -> None:
-    """The server dies during an upload. The next server keeps nothing of the upload."""
-    with running_server(tmp_path / "data", image, **ONE_SLOT) as first:
-        async with api_of(first.url) as api:
-            partial = first.data_dir / "blobs" / ".partial-0123456789abcdef"
-            partial.write_bytes(b"half")
-            assert (await api.run("print('hello')"))["stdout"] == "hello\n"
-        crash(first)
-    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
-        async with api_of(second.url) as api:
-            assert partial not in (await remains(second, api)).files
 
 
 @pytest.mark.claims
@@ -124,14 +99,28 @@ async def test_a_stopping_server_lets_programs_finish_and_removes_containers(
             assert len((await api.get("/api/v1/executions")).document["executions"]) == 2
 
 
-async def test_a_program_that_outlives_the_stop_timeout_is_lost(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, **ONE_SLOT, stop_timeout="0.5") as first:
+async def test_a_program_is_lost_that_outlives_the_stop_timeout_or_its_sandbox(
+    image: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with running_server(data, image, **ONE_SLOT, stop_timeout="0.5") as first:
         async with api_of(first.url) as api:
-            running = await api.accepted(FOREVER)
-            await api.until_printed(running, b"on")
+            stopped = await api.accepted(FOREVER)
+            await api.until_printed(stopped, b"on")
         assert first.stop() == 0
-        assert await containers(deployment_of(first.data_dir)) == set()
-    with running_server(tmp_path / "data", image, **ONE_SLOT) as second:
+        assert await containers(deployment_of(data)) == set()
+    with running_server(data, image, **ONE_SLOT | {"warm_pool": "0"}) as second:
         async with api_of(second.url) as api:
-            result = await api.ended(running)
+            result = await api.ended(stopped)
             assert (result["status"], result["error_type"], result["stdout"]) == ("failed", "lost", "on\n")
+            crashed = await api.accepted(FOREVER)
+            await api.until_printed(crashed, b"on")
+        crash(second)
+        (left,) = await until_containers(deployment_of(data), 1)
+        await remove(left)
+    with running_server(data, image, **ONE_SLOT) as third:
+        async with api_of(third.url) as api:
+            result = await api.ended(crashed)
+            assert (result["status"], result["error_type"]) == ("failed", "lost")
+            assert "may have run" in result["error"]
+            assert (await api.run("print('hello')"))["stdout"] == "hello\n"

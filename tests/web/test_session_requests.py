@@ -5,16 +5,18 @@ from typing import Any
 import pytest
 
 from tests.support.api import Api
+from tests.support.cases import sampled
 from tests.support.sessions import Session
 
 UNKNOWN = "ses_" + 32 * "0"
 MEBIBYTE = 1024 * 1024
 
 
-async def test_long_code_runs(session: Session) -> None:
-    result = await session.result("x = '" + 10 * MEBIBYTE * "a" + "'\nlen(x)")
-    assert result["result"] == str(10 * MEBIBYTE)
-    too_long = await session.eval("#" * 16 * MEBIBYTE)
+@sampled("mebibytes", [3, 10], every=2)
+async def test_long_code_runs(shared: Session, mebibytes: int) -> None:
+    result = await shared.result("x = '" + mebibytes * MEBIBYTE * "a" + "'\nlen(x)")
+    assert result["result"] == str(mebibytes * MEBIBYTE)
+    too_long = await shared.eval("#" * 16 * MEBIBYTE)
     assert (too_long.status, too_long.document["code"]) == (413, "too_large")
 
 
@@ -50,7 +52,7 @@ async def test_a_bad_request_names_its_field(api: Api, body: Any, field: str) ->
     assert (answer.status, answer.document["field"]) == (400, field)
 
 
-async def test_a_bad_cell_names_its_field(session: Session) -> None:
+async def test_a_bad_cell_names_its_field(shared: Session) -> None:
     for body, field in (
         ({}, "code"),
         ({"code": 1}, "code"),
@@ -58,12 +60,12 @@ async def test_a_bad_cell_names_its_field(session: Session) -> None:
         ({"code": "1", "timeout_seconds": 0}, "timeout_seconds"),
         ({"code": "1", "timeout_seconds": 1e9}, "timeout_seconds"),
     ):
-        answer = await session.api.request("POST", f"{session.path}/eval", json=body)
+        answer = await shared.api.request("POST", f"{shared.path}/eval", json=body)
         assert (answer.status, answer.document["field"]) == (400, field)
 
 
-async def test_a_compressed_body_is_rejected(session: Session) -> None:
+async def test_a_compressed_body_is_rejected(shared: Session) -> None:
     for method, path in (("POST", "eval"), ("PUT", "files/a")):
         headers = {"Content-Encoding": "gzip"}
-        answer = await session.api.request(method, f"{session.path}/{path}", data=b"1", headers=headers)
+        answer = await shared.api.request(method, f"{shared.path}/{path}", data=b"1", headers=headers)
         assert answer.status == 415

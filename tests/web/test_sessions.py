@@ -28,20 +28,20 @@ async def test_variables_stay_and_the_last_expression_is_the_result(session: Ses
     assert again.document["result"] == "42"
 
 
-async def test_errors_of_the_code_are_results_and_keep_the_session(session: Session) -> None:
-    await session.result("kept = 1")
-    wrong = await session.result("x = = 1")
+async def test_errors_of_the_code_are_results_and_keep_the_session(shared: Session) -> None:
+    await shared.result("kept = 1")
+    wrong = await shared.result("x = = 1")
     assert (wrong["status"], wrong["exit_code"], wrong["error_type"]) == ("completed", 1, "SyntaxError")
-    raised = await session.result("def f():\n    1 / 0\nf()")
+    raised = await shared.result("def f():\n    1 / 0\nf()")
     assert (raised["error_type"], raised["error"]) == ("ZeroDivisionError", "division by zero")
     assert raised["traceback"][-1]["type"] == "ZeroDivisionError"
-    nul = await session.result("x = 1\0")
+    nul = await shared.result("x = 1\0")
     assert (nul["status"], nul["exit_code"]) == ("completed", 1)
-    assert (await session.result("kept"))["result"] == "1"
+    assert (await shared.result("kept"))["result"] == "1"
 
 
-async def test_input_shows_only_the_frames_of_the_caller(session: Session) -> None:
-    result = await session.result("def f():\n    input('name? ')\nf()")
+async def test_input_shows_only_the_frames_of_the_caller(shared: Session) -> None:
+    result = await shared.result("def f():\n    input('name? ')\nf()")
     assert (result["error_type"], result["error_line"]) == ("EOFError", 2)
     assert result["error"] == "input() is not available in a session: a cell has no standard input"
     for text in (result["stderr"], str(result["traceback"])):
@@ -51,16 +51,16 @@ async def test_input_shows_only_the_frames_of_the_caller(session: Session) -> No
 
 @pytest.mark.parametrize("code", ["%pip install x", "!pip install x"])
 async def test_pip_in_an_image_without_it_says_where_packages_are_installed(
-    session: Session, code: str
+    shared: Session, code: str
 ) -> None:
-    result = await session.result(code)
+    result = await shared.result(code)
     assert (result["exit_code"], result["error_type"]) == (1, "UsageError")
     assert "Open a session with these requirements (requirements_txt)" in result["error"]
     assert "pyexec.guest" not in str(result["traceback"])
 
 
-async def test_a_closed_session_is_a_410_and_can_be_read(api: Api) -> None:
-    async with opened(api) as session:
+async def test_a_closed_session_is_a_410_and_can_be_read(api: Api, session_image: str) -> None:
+    async with opened(api, docker_image=session_image) as session:
         closed = await api.request("DELETE", session.path)
     assert (closed.status, closed.document["status"]) == (200, "closed")
     assert closed.document["close_reason"] == "deleted"
@@ -74,9 +74,10 @@ async def test_a_closed_session_is_a_410_and_can_be_read(api: Api) -> None:
     assert session.document["id"] in [each["id"] for each in listed]
 
 
-async def test_a_session_begins_with_files(api: Api) -> None:
+async def test_a_session_begins_with_files(api: Api, session_image: str) -> None:
     archive = tar_of({"data/a.txt": "content", "helper.py": "WORD = 'imported'"})
-    answer = await api.request("POST", "/api/v1/sessions", data=form(archive, {"env_vars": ["MODE=test"]}))
+    metadata = {"docker_image": session_image, "env_vars": ["MODE=test"]}
+    answer = await api.request("POST", "/api/v1/sessions", data=form(archive, metadata))
     assert answer.status == 201, answer.document
     session = Session(api, answer.document)
     code = "import helper, os\nopen('data/a.txt').read(), helper.WORD, os.environ['MODE']"
@@ -84,26 +85,26 @@ async def test_a_session_begins_with_files(api: Api) -> None:
     await api.request("DELETE", session.path)
 
 
-async def test_cells_of_two_clients_run_in_the_order_of_acceptance(session: Session) -> None:
-    first = await session.submitted("import time\nseen = []\ntime.sleep(0.5)\nseen.append(0)")
-    rest = [await session.submitted(f"seen.append({number})") for number in range(1, 6)]
+async def test_cells_of_two_clients_run_in_the_order_of_acceptance(shared: Session) -> None:
+    first = await shared.submitted("import time\nseen = []\ntime.sleep(0.5)\nseen.append(0)")
+    rest = [await shared.submitted(f"seen.append({number})") for number in range(1, 6)]
     async with anyio.create_task_group() as tasks:
         for execution_id in (first, *rest):
-            tasks.start_soon(session.api.ended, execution_id, name=execution_id)
-    assert (await session.result("seen"))["result"] == "[0, 1, 2, 3, 4, 5]"
+            tasks.start_soon(shared.api.ended, execution_id, name=execution_id)
+    assert (await shared.result("seen"))["result"] == "[0, 1, 2, 3, 4, 5]"
 
 
-async def test_an_interrupt_keeps_the_variables(session: Session) -> None:
-    assert await session.post("interrupt") == {"interrupted": False}
-    running = await session.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
-    await session.api.until_printed(running, b"on")
-    assert (await session.get())["cells"] == {"waiting": 0, "running": running}
-    assert await session.post("interrupt") == {"interrupted": True}
-    await session.post("interrupt")  # a second one does no harm, whether the cell has ended or not
-    result = await session.api.ended(running)
+async def test_an_interrupt_keeps_the_variables(shared: Session) -> None:
+    assert await shared.post("interrupt") == {"interrupted": False}
+    running = await shared.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
+    await shared.api.until_printed(running, b"on")
+    assert (await shared.get())["cells"] == {"waiting": 0, "running": running}
+    assert await shared.post("interrupt") == {"interrupted": True}
+    await shared.post("interrupt")  # a second one does no harm, whether the cell has ended or not
+    result = await shared.api.ended(running)
     assert (result["status"], result["error_type"]) == ("completed", "KeyboardInterrupt")
     assert "interpreter_restarted" not in result
-    assert (await session.result("x"))["result"] == "1"
+    assert (await shared.result("x"))["result"] == "1"
 
 
 async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Session) -> None:
@@ -136,28 +137,28 @@ async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session)
     assert (await session.get())["interpreter_restarts"] == 4
 
 
-async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(session: Session) -> None:
-    await session.result("x = 1")
-    polite = await session.result("import time\ntime.sleep(60)", timeout_seconds=0.5)
+async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(shared: Session) -> None:
+    await shared.result("x = 1")
+    polite = await shared.result("import time\ntime.sleep(60)", timeout_seconds=0.5)
     assert (polite["status"], polite["error_type"]) == ("failed", "timeout")
-    assert (await session.result("x"))["result"] == "1"
+    assert (await shared.result("x"))["result"] == "1"
     code = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
-    stubborn = await session.result(code, timeout_seconds=0.5)
+    stubborn = await shared.result(code, timeout_seconds=0.5)
     assert (stubborn["error_type"], stubborn["interpreter_restarted"]) == ("timeout", True)
-    assert (await session.result("x"))["error_type"] == "NameError"
+    assert (await shared.result("x"))["error_type"] == "NameError"
 
 
-async def test_waiting_and_running_cells_can_be_killed(session: Session) -> None:
-    running = await session.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
-    waiting = await session.submitted("y = 1")
-    await session.api.until_printed(running, b"on")
-    assert (await session.api.kill(waiting)).document == {"status": "killed"}
-    assert (await session.api.kill(running)).document == {"status": "killed"}
-    assert (await session.result("x, 'y' in globals()"))["result"] == "(1, False)"
+async def test_waiting_and_running_cells_can_be_killed(shared: Session) -> None:
+    running = await shared.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
+    waiting = await shared.submitted("y = 1")
+    await shared.api.until_printed(running, b"on")
+    assert (await shared.api.kill(waiting)).document == {"status": "killed"}
+    assert (await shared.api.kill(running)).document == {"status": "killed"}
+    assert (await shared.result("x, 'y' in globals()"))["result"] == "(1, False)"
 
 
-async def test_the_close_of_a_session_ends_its_cells(api: Api) -> None:
-    async with opened(api) as session:
+async def test_the_close_of_a_session_ends_its_cells(api: Api, session_image: str) -> None:
+    async with opened(api, docker_image=session_image) as session:
         running = await session.submitted("import time\ntime.sleep(60)")
         waiting = await session.submitted("1")
         await session.until_started(running)
@@ -166,26 +167,26 @@ async def test_the_close_of_a_session_ends_its_cells(api: Api) -> None:
         assert (ended["status"], ended["error_type"]) == ("failed", "session_closed")
 
 
-async def test_a_client_that_disconnects_ends_its_cell(session: Session) -> None:
+async def test_a_client_that_disconnects_ends_its_cell(shared: Session) -> None:
     with anyio.move_on_after(1):
-        await session.eval("import time\nx = 1\ntime.sleep(60)")
-    assert (await session.result("x"))["result"] == "1"
+        await shared.eval("import time\nbegun = 1\ntime.sleep(60)")
+    assert (await shared.result("begun"))["result"] == "1"
 
 
-async def test_the_same_key_returns_the_same_execution(session: Session) -> None:
-    await session.result("x = 0")
-    header = {"Idempotency-Key": f"key of {session.document['id']}"}
-    ids = {(await session.result("x += 1", headers=header))["execution_id"] for _ in range(2)}
+async def test_the_same_key_returns_the_same_execution(shared: Session) -> None:
+    await shared.result("x = 0")
+    header = {"Idempotency-Key": f"key of {shared.document['id']}"}
+    ids = {(await shared.result("x += 1", headers=header))["execution_id"] for _ in range(2)}
     assert len(ids) == 1
-    assert (await session.result("x"))["result"] == "1"
-    other = await session.eval("x += 2", headers=header)
+    assert (await shared.result("x"))["result"] == "1"
+    other = await shared.eval("x += 2", headers=header)
     assert (other.status, other.document["code"]) == (409, "idempotency_key_reused")
 
 
-async def test_events_are_streamed(session: Session) -> None:
+async def test_events_are_streamed(shared: Session) -> None:
     headers = {"Accept": "text/event-stream"}
     body = {"code": "print('now')\n42"}
-    async with session.api.session.post(f"{session.path}/eval", json=body, headers=headers) as response:
+    async with shared.api.session.post(f"{shared.path}/eval", json=body, headers=headers) as response:
         assert response.content_type == "text/event-stream"
         events = [event async for event in parse_events(response)]
     names = [event.name for event in events]
@@ -194,29 +195,32 @@ async def test_events_are_streamed(session: Session) -> None:
     assert events[-1].data["result"] == "42"
 
 
-async def test_an_idle_session_is_closed(api: Api) -> None:
-    async with opened(api, idle_timeout_seconds=1) as session:
+async def test_an_idle_session_is_closed(api: Api, session_image: str) -> None:
+    async with opened(api, docker_image=session_image, idle_timeout_seconds=1) as session:
         await session.until_closed()
         assert (await session.get())["close_reason"] == "idle"
 
 
-async def test_a_session_is_closed_at_the_end_of_its_lifetime(api: Api) -> None:
-    async with opened(api, lifetime_seconds=1) as session:
+async def test_a_session_is_closed_at_the_end_of_its_lifetime(api: Api, session_image: str) -> None:
+    async with opened(api, docker_image=session_image, lifetime_seconds=1) as session:
         await session.until_closed()
         assert (await session.get())["close_reason"] == "lifetime"
 
 
-async def test_sessions_are_counted_in_metrics_and_in_the_cluster(server: Server, api: Api) -> None:
+async def test_sessions_are_counted_in_metrics_and_in_the_cluster(
+    server: Server, api: Api, session_image: str
+) -> None:
     before = await figures(server.url)
-    async with opened(api) as session:
-        now = await until_figures(server.url, lambda found: found("pyexec_sessions_open") == 1)
+    count = before("pyexec_sessions_open") + 1
+    async with opened(api, docker_image=session_image) as session:
+        now = await until_figures(server.url, lambda found: found("pyexec_sessions_open") == count)
         assert now("pyexec_sessions_opened_total") == before("pyexec_sessions_opened_total") + 1
         assert now("pyexec_session_limit") == 16
         await session.post("restart")
         restarts = before("pyexec_interpreter_restarts_total") + 1
         await until_figures(server.url, lambda found: found("pyexec_interpreter_restarts_total") == restarts)
         with anyio.fail_after(10):  # the server keeps an answer for two seconds
-            while await open_sessions(api) != 1:
+            while await open_sessions(api) != count:
                 await pause()
         before_close = await figures(server.url)
     after = await figures(server.url)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.api import Api, api_of
+from tests.support.api import Api, api_of, pause
 from tests.support.archives import script
 from tests.support.consul import free_ports
 from tests.support.metrics import figures, until_figures
@@ -165,7 +165,7 @@ async def test_an_outstanding_webhook_survives_a_crash_and_the_retention(image: 
             other = await api.run("print(2)")
             await api.ended(execution_id)
             while (await api.get(f"/api/v1/executions/{other['execution_id']}")).status == 200:
-                pass  # until the retention has deleted an execution that ended later
+                await pause()  # until the retention has deleted an execution that ended later
             assert (await api.get(f"/api/v1/executions/{execution_id}")).status == 200
         server.process.kill()
         server.process.wait()
