@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (
             isinstance(item, pytest.Function)
-            and "program" in item.fixturenames
+            and {"lone_program", "image"} <= set(item.fixturenames)
             and ROOT / "tests/cli" in item.path.parents
         ):
             keep_one_variant(item, "lone_program", PROGRAMS)

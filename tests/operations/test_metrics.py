@@ -218,6 +218,7 @@ async def test_metrics_need_a_token_if_one_is_set(image: str, tmp_path: Path) ->
             assert (await api.get("/ready")).status == 200
 
 
+@pytest.mark.full
 async def test_an_adopted_run_is_counted(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0", default_memory_mb="64") as first:
         async with api_of(first.url) as api:

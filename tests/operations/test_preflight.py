@@ -184,31 +184,27 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
     assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
 
 
-@pytest.mark.parametrize(
-    ("rules", "missing"),
-    [
-        ("", "has no permission for pyexec/deployment"),
-        ('key_prefix "pyexec/" { policy = "read" } session_prefix "" { policy = "write" }', "pyexec/checks/"),
-        ('key_prefix "pyexec/" { policy = "write" }', "has no permission for a session"),
-    ],
-)
-def test_a_token_with_insufficient_rights_is_reported(
-    image: str, tmp_path: Path, rules: str, missing: str
-) -> None:
+def test_a_token_with_insufficient_rights_is_reported(image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul", acl=ACL) as agent:
-        token = token_with(agent, rules)
-        found = check(
-            image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
-        )
-        assert missing in found("consul", "failed")[0]
-        assert 'docs/consul.md lists the permissions under "Permissions"' in found("consul", "failed")[0]
-        assert keys(agent, MASTER) == []
+
+        def check_with(rules: str) -> Checked:
+            settings = {"consul_addr": agent.address, "consul_token": token_with(agent, rules)}
+            return check(image, tmp_path / "data", docker_socket="/none", **settings)
+
+        for rules, missing in (
+            ("", "has no permission for pyexec/deployment"),
+            (
+                'key_prefix "pyexec/" { policy = "read" } session_prefix "" { policy = "write" }',
+                "pyexec/checks/",
+            ),
+            ('key_prefix "pyexec/" { policy = "write" }', "has no permission for a session"),
+        ):
+            (failed,) = check_with(rules)("consul", "failed")
+            assert missing in failed
+            assert 'docs/consul.md lists the permissions under "Permissions"' in failed
+            assert keys(agent, MASTER) == []
         full = 'key_prefix "pyexec/" { policy = "write" } session_prefix "" { policy = "write" }'
-        token = token_with(agent, full)
-        found = check(
-            image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
-        )
-        assert found("consul", "ok")
+        assert check_with(full)("consul", "ok")
 
 
 def token_with(agent: Agent, rules: str) -> str:
