@@ -20,6 +20,7 @@ from tests.support.archives import tar_of
 from tests.support.browser import page_in, running_browser
 from tests.support.cases import sampled
 from tests.support.server import Server, running_server
+from tests.web.in_process import running_web
 
 TOKEN = "a-token"
 SAFE_TYPES = ("application/json", "text/event-stream", "text/plain", "application/x-tar")
@@ -156,16 +157,32 @@ async def test_works_behind_a_prefix(server: Server, browser: Browser, page: str
         assert (status, result["result"], wrong) == ("200", "42", [])
 
 
-async def test_sends_the_token_that_the_user_enters(image: str, browser: Browser, tmp_path: Path) -> None:
+async def test_sends_the_token_that_the_user_enters(browser: Browser, tmp_path: Path) -> None:
+    """A server that runs no programs suffices."""
+    async with running_web(tmp_path, api_tokens=TOKEN) as web, page_in(browser, web.url) as (page, _):
+        await authorize(page, web.url)
+        status, listed = await answer(page.locator(".opblock[id$='-list_executions']"))
+        assert (status, listed["executions"]) == ("200", [])
+
+
+@pytest.mark.full
+async def test_runs_code_with_the_token_that_the_user_enters(
+    image: str, browser: Browser, tmp_path: Path
+) -> None:
     with running_server(tmp_path / "data", image, api_tokens=TOKEN, warm_pool="1") as guarded:
         async with page_in(browser, guarded.url) as (page, _):
-            await page.goto(f"{guarded.url}/docs")
-            status, problem = await answer(await endpoint(page, "list_executions"))
-            assert (status, problem["code"]) == ("401", "unauthorized")
-            await page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
-            form = page.locator(".auth-container")
-            await form.locator("input").fill(TOKEN)
-            await form.get_by_role("button", name="Apply credentials").click()
-            await form.get_by_role("button", name="Close").click()
+            await authorize(page, guarded.url)
             status, result = await answer(await endpoint(page, "evaluate"))
             assert (status, result["result"]) == ("200", "42")
+
+
+async def authorize(page: Page, url: str) -> None:
+    """Try to list executions without a token, and enter the token."""
+    await page.goto(f"{url}/docs")
+    status, problem = await answer(await endpoint(page, "list_executions"))
+    assert (status, problem["code"]) == ("401", "unauthorized")
+    await page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
+    form = page.locator(".auth-container")
+    await form.locator("input").fill(TOKEN)
+    await form.get_by_role("button", name="Apply credentials").click()
+    await form.get_by_role("button", name="Close").click()
