@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.request import Request, urlopen
 import pytest
 from attrs import frozen
 
+from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.docker.engine import DockerInfo
 from pyexec.preflight.check_result import Verdict
 from pyexec.preflight.docker import check_info
@@ -151,6 +153,22 @@ def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: st
     assert list(check_core_dumps(remote, tmp_path / "core_pattern")) == []
 
 
+def test_it_names_the_process_that_uses_the_data_directory(image: str, tmp_path: Path) -> None:
+    locked = DataDir.acquire(tmp_path / "data")
+    try:
+        before = sorted(path.name for path in locked.path.rglob("*"))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            found = check(image, locked.path, port=port, docker_socket="/none")
+        assert found.failed == {"docker"}
+        assert f"in use by a running server, process {os.getpid()}" in found("data", "ok")[0]
+        assert "is in use" in found("address", "warning")[0]
+        assert sorted(path.name for path in locked.path.rglob("*")) == before
+    finally:
+        locked.release()
+
+
+@pytest.mark.full
 def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0") as server:
         before = sorted(path.name for path in server.data_dir.rglob("*"))
