@@ -207,6 +207,16 @@ def test_help(both, command):
     assert {"--server", "--help"} <= first[1].keys()
 
 
+@sampled("command", HELP_OF, every=8)
+def test_a_process_that_is_executed_does_the_same_as_a_forked_one(both, command):
+    """Most tests fork the Python program."""
+    done = [run(*command.split(), "--help") for run in (both[0].execute, both[0].run)]
+    assert len({(each.returncode, each.stdout, each.stderr) for each in done}) == 1
+    wrong = [run(*command.split(), "--no-such-flag") for run in (both[0].execute, both[0].run)]
+    assert [each.returncode for each in wrong] == [2, 2]
+    assert wrong[0].stderr == wrong[1].stderr
+
+
 WIRE = Path(__file__).parents[1] / "wire"
 CLUSTERS, TIMELINES = [
     [case[kind] for case in json.loads((WIRE / f"{kind}s.json").read_text())]

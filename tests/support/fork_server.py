@@ -50,9 +50,7 @@ class ForkServer:
             try:
                 code = int(self.requests.recv(64))
             except TimeoutError:
-                os.killpg(
-                    self.process.pid, signal.SIGKILL
-                )  # the forked process, too; else its pipes stay open
+                os.killpg(self.process.pid, signal.SIGKILL)  # also the forked process, which holds the pipes
                 raise
         return subprocess.CompletedProcess(arguments, code, outputs[0].result(), outputs[1].result())
 
@@ -60,18 +58,18 @@ class ForkServer:
 @contextmanager
 def fork_server(prefix: Sequence[str], seconds: float) -> Iterator[ForkServer]:
     """Start a fork server, whose command follows `prefix`. A command that takes more than `seconds` is an error."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(seconds)
-    with ours:
-        with theirs:
+    requests, served = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    requests.settimeout(seconds)
+    with requests:
+        with served:
             process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", __name__, str(theirs.fileno())],
+                [*prefix, sys.executable, "-m", __name__, str(served.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[served.fileno()],
                 start_new_session=True,
             )
-        yield ForkServer(process, ours)
+        yield ForkServer(process, requests)
     process.wait(seconds)  # it ends when the socket is closed
 
 
