@@ -22,6 +22,8 @@ from tests.support.golang import go_program
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("python", "go")
 SECONDS = 60
+EXECUTING = ("test_cli_repl.py", "test_cli_unused_stdin.py")
+"""Files whose tests need a terminal, signals or a shell, and so a process that is executed."""
 # A signal that the parent of this process ignores (nohup, a background job) would be ignored by the programs too.
 DEFAULT_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
 
@@ -114,12 +116,15 @@ class Program:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let `make test` run each test that needs a server with one of the programs, and `make soak` with both."""
+    """Let `make test` run each test that needs a server, or that cannot fork the program, with one of the programs.
+
+    `make soak` runs them with both."""
     for item in items:
         if (
             isinstance(item, pytest.Function)
-            and {"lone_program", "image"} <= set(item.fixturenames)
             and ROOT / "tests/cli" in item.path.parents
+            and "lone_program" in item.fixturenames
+            and ("image" in item.fixturenames or item.path.name in EXECUTING)
         ):
             keep_one_variant(item, "lone_program", PROGRAMS)
 
