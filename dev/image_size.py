@@ -1,16 +1,18 @@
-"""The size of an image as `docker save | gzip`, in total and by part."""
+"""`python3 dev/image_size.py NAME`: print the size of an image as `docker save | gzip`, in total and by part."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from console import SetupError
+import dockerd
+from console import SetupError, run_main
 from docker_api import DockerEngine
 
 _BLOCK = 1 << 20
@@ -65,6 +67,17 @@ class ImageSize:
             yield f"| {name} | {part.uncompressed / 1e6:.1f} | {part.compressed / 1e6:.1f} |"
         uncompressed = sum(part.uncompressed for part in self.parts.values())
         yield f"| the image | {uncompressed / 1e6:.1f} | {self.compressed / 1e6:.1f} |"
+
+
+def main() -> int:
+    print_sizes(dockerd.ensure(), sys.argv[1])
+    return 0
+
+
+def print_sizes(engine: DockerEngine, image: str) -> None:
+    """Print the table of an image."""
+    for line in measure(engine, image).table():
+        print(line)
 
 
 def measure(engine: DockerEngine, image: str) -> ImageSize:
@@ -124,3 +137,7 @@ def _add_file(path: str, file: IO[bytes], size: ImageSize) -> None:
     while data := file.read(_BLOCK):
         part.uncompressed += len(data)
     part.compressed += size.compressed - before
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,6 +1,7 @@
 """`make image`: build the server's container image and print the size of its parts.
 
-The name is `python-executor:<version>`, or the argument: `make image ARGS=registry.example/python-executor:1`."""
+The name is `python-executor:<version>`, or the argument: `make image ARGS=registry.example/python-executor:1`. With
+`--no-sizes`, the parts are not measured, which takes ten seconds; `dev/image_size.py NAME` does it later."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ import subprocesses
 import virtualenv
 from console import SetupError, print_step, run_main
 from docker_api import DockerEngine
-from image_size import measure
+from image_size import print_sizes
 from subprocesses import ROOT, run
 
 _VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+_NO_SIZES = "--no-sizes"
 _STAGE = "python-executor.stage"
 _PURPOSE = "build the image"
 _PRINT_INTERPRETER = (
@@ -31,15 +33,17 @@ _PRINT_INTERPRETER = (
 def main() -> int:
     subprocesses.prepare()
     virtualenv.check_python()
-    name = (sys.argv[1:] or [f"python-executor:{_VERSION}"])[0]
+    arguments = sys.argv[1:]
+    measures = _NO_SIZES not in arguments
+    name = next((each for each in arguments if each != _NO_SIZES), f"python-executor:{_VERSION}")
     engine = dockerd.ensure()
     base = default_image.pull_or_build(engine)
     print_step(f"Installing the requirements of {name} for the Python of {base}")
     folder = image_packages.install(_interpreter(engine, base))
     print_step(f"Building {name}")
     _build(engine, name, base, folder)
-    for line in measure(engine, name).table():
-        print(line)
+    if measures:
+        print_sizes(engine, name)
     print_step(f"Built {name}; see docs/deployment.md for how to run it")
     return 0
 

@@ -10,18 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
-from zlib import crc32
 
 import pytest
 from attrs import evolve, frozen
 
+from tests.support.cases import keep_one_variant
 from tests.support.fake_cells import FakeSession
 from tests.support.fake_sessions import FakeSessions, fake_sessions
-from tests.support.schedule import once
+from tests.support.fork_server import LOADED_AT_EXECUTION, ForkServer, fork_server
+from tests.support.golang import go_program
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("python", "go")
 SECONDS = 60
+EXECUTING = ("test_cli_repl.py", "test_cli_unused_stdin.py")
+"""Files whose tests need a terminal, signals or a shell, and so a process that is executed."""
 # A signal that the parent of this process ignores (nohup, a background job) would be ignored by the programs too.
 DEFAULT_SIGNALS = ("env", "--default-signal=HUP,INT,TERM")
 
@@ -34,11 +37,22 @@ class Program:
     path: Path
     server: str | None
     directory: Path
+    forks: ForkServer | None = None
 
     def run(
         self, *arguments: str, stdin: bytes | int = b"", **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run the program with this input until it ends; `stdin` may be a file descriptor."""
+        """Run the program with this input until it ends; `stdin` may be a file descriptor.
+
+        The Python program runs in a process that is forked if there is a fork server."""
+        if self.forks is not None and not any(name.startswith(LOADED_AT_EXECUTION) for name in environment):
+            return self.forks.run(arguments, stdin, self.directory, self.environment(environment))
+        return self.execute(*arguments, stdin=stdin, **environment)
+
+    def execute(
+        self, *arguments: str, stdin: bytes | int = b"", **environment: str
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run the program as users do: in a process that is executed."""
         given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         return subprocess.run(
             [*DEFAULT_SIGNALS, self.path, *arguments],
@@ -103,17 +117,17 @@ class Program:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let `make test` run each test that needs a server with one of the programs, and `make soak` with both."""
+    """Let `make test` run each test that needs a server, or that cannot fork the program, with one of the programs.
+
+    `make soak` runs them with both."""
     for item in items:
         if (
             isinstance(item, pytest.Function)
-            and "program" in item.fixturenames
             and ROOT / "tests/cli" in item.path.parents
+            and "lone_program" in item.fixturenames
+            and ("image" in item.fixturenames or item.path.name in EXECUTING)
         ):
-            name = item.callspec.params["lone_program"]
-            case = item.nodeid.replace(name, "", 1)
-            if name != PROGRAMS[crc32(case.encode()) % len(PROGRAMS)]:
-                item.add_marker(pytest.mark.full)
+            keep_one_variant(item, "lone_program", PROGRAMS)
 
 
 @pytest.fixture(scope="session")
@@ -122,21 +136,23 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     python = Path(sys.executable).with_name("python-executor")
     if not python.exists():
         pytest.fail(f"{python} is not there; `make test` installs it")
-    return {"python": python, "go": Path(once(tmp_path_factory, "go-program", build_go_program))}
+    return {"python": python, "go": Path(go_program(tmp_path_factory))}
 
 
-def build_go_program() -> str:
-    """The path of the Go program, built from this checkout."""
-    built = subprocess.run(
-        [sys.executable, ROOT / "dev" / "golang.py"], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return built.stdout.splitlines()[-1]
+@pytest.fixture(scope="session")
+def forks() -> Iterator[dict[str, ForkServer]]:
+    """The fork servers by program: only Python needs one."""
+    with fork_server(DEFAULT_SIGNALS, SECONDS) as python:
+        yield {"python": python}
 
 
 @pytest.fixture(params=PROGRAMS)
-def lone_program(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_path: Path) -> Program:
+def lone_program(
+    request: pytest.FixtureRequest, paths: dict[str, Path], forks: dict[str, ForkServer], tmp_path: Path
+) -> Program:
     """A program without a server."""
-    return Program(request.param, paths[request.param], None, tmp_path)
+    name = request.param
+    return Program(name, paths[name], None, tmp_path, forks.get(name))
 
 
 @pytest.fixture

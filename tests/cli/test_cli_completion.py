@@ -49,7 +49,7 @@ def test_completion_of_an_unknown_shell_is_an_error(lone_program):
         (("list", "--status", "ki"), {"killed"}),
         (("logs", "--stream", ""), {"stdout", "stderr"}),
     ],
-    every=2,
+    every=4,
 )
 def test_bash_completion(lone_program, words, offered):
     (lone_program.directory / "python-executor").symlink_to(lone_program.path)

@@ -12,6 +12,7 @@ import pytest
 from attrs import evolve
 
 from tests.support.canned import Request, canned
+from tests.support.cases import sampled
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
 RESULT: dict[str, Any] = {
@@ -111,7 +112,7 @@ def test_without_a_directory_and_a_terminal_a_note_says_so(showing, environment)
     assert list(showing.directory.iterdir()) == []
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("environment", "protocol"),
     [
         ({"KITTY_WINDOW_ID": "1"}, "kitty"),

@@ -120,21 +120,25 @@ def test_json(program):
     assert done.stderr == b""
 
 
-def test_setup_output_is_printed_if_verbose_or_if_it_failed(program):
+def test_setup_output_is_printed_if_verbose(program):
     word = secrets.token_hex(8)  # a new command, because a cached environment prints nothing
     setup = program.run("-v", "--pre-command", f"echo {word}", stdin=b"print(1)")
     assert f"$ echo {word}\n{word}\n".encode() in setup.stderr
     assert program.run("--pre-command", f"echo new {word}", stdin=b"print(1)").stderr == b""
-    for verbose in ((), ("-v",)):
-        done = program.run(*verbose, "--pre-command", "echo oh no; exit 3", stdin=b"print(1)")
-        assert (done.returncode, done.stdout) == (125, b"")
-        assert done.stderr.endswith(
-            b"$ echo oh no; exit 3\noh no\n"
-            b"python-executor: execution failed (setup_failed): pre_commands[0] failed with exit code 3\n"
-        )
-        assert done.stderr.count(b"oh no") == 2
 
 
+@sampled("verbose", [("-v",), ()])
+def test_setup_output_is_printed_if_it_failed(program, verbose):
+    done = program.run(*verbose, "--pre-command", "echo oh no; exit 3", stdin=b"print(1)")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.endswith(
+        b"$ echo oh no; exit 3\noh no\n"
+        b"python-executor: execution failed (setup_failed): pre_commands[0] failed with exit code 3\n"
+    )
+    assert done.stderr.count(b"oh no") == 2
+
+
+@pytest.mark.full  # `run` and `eval` share this flag
 def test_eval_with_a_pre_command(program):
     word = secrets.token_hex(8)
     code = "open('/opt/word').read()"

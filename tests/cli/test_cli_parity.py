@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import PROGRAMS, Program
 from tests.support.canned import canned
 from tests.support.cases import sampled
+from tests.support.fork_server import ForkServer
 
 ID = re.compile(rb"exe_[0-9a-f]{32}")
 MOMENTS = re.compile(rb'"(created_at|started_at|finished_at)": "[^"]*"')
@@ -120,8 +121,8 @@ WITHOUT_A_SERVER = [
 
 
 @pytest.fixture
-def both(paths: dict[str, Path], tmp_path: Path) -> list[Program]:
-    programs = [Program(name, paths[name], None, tmp_path) for name in PROGRAMS]
+def both(paths: dict[str, Path], forks: dict[str, ForkServer], tmp_path: Path) -> list[Program]:
+    programs = [Program(name, paths[name], None, tmp_path, forks.get(name)) for name in PROGRAMS]
     programs[0].file("project/main.py", "print('project')")
     programs[0].file("project/requirements.txt", " \n")
     programs[0].file("nothing/readme.txt", "")
@@ -204,6 +205,16 @@ def test_help(both, command):
     first, second = [help_of(each, command) for each in both]
     assert first == second
     assert {"--server", "--help"} <= first[1].keys()
+
+
+@sampled("command", HELP_OF, every=8)
+def test_a_process_that_is_executed_does_the_same_as_a_forked_one(both, command):
+    """Most tests fork the Python program."""
+    done = [run(*command.split(), "--help") for run in (both[0].execute, both[0].run)]
+    assert len({(each.returncode, each.stdout, each.stderr) for each in done}) == 1
+    wrong = [run(*command.split(), "--no-such-flag") for run in (both[0].execute, both[0].run)]
+    assert [each.returncode for each in wrong] == [2, 2]
+    assert wrong[0].stderr == wrong[1].stderr
 
 
 WIRE = Path(__file__).parents[1] / "wire"

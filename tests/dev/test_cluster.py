@@ -41,6 +41,7 @@ def deployment_at(consul: str) -> str:
 
 
 async def test_three_servers_share_executions_and_leave_nothing_behind(tmp_path: Path) -> None:
+    """The second cluster continues with the data of the first one, and loses its Consul."""
     data = tmp_path / "cluster"
     with started(["make", "cluster"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
         said = output_until(process, "Press Ctrl-C to stop")
@@ -69,6 +70,19 @@ async def test_three_servers_share_executions_and_leave_nothing_behind(tmp_path:
         said = output_until(process, "Press Ctrl-C to stop")
         url = re.findall(r"python-executor is running at (http://[\d.:]+),", said)[0]
         assert run_cli(url, "logs", execution) == "42\n", "executions survive a restart of the cluster"
+        consul = next(pid for pid, text in processes_of(data).items() if "consul\0agent" in text)
+        os.kill(consul, signal.SIGKILL)
+        output_until(process, "error: Consul was killed by SIGKILL.")  # without Consul, all servers stop
+    assert process.returncode == 1
+    assert processes_of(data) == {}
+
+
+@pytest.mark.full
+async def test_sigterm_to_the_script_stops_all_servers(tmp_path: Path) -> None:
+    data = tmp_path / "cluster"
+    with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
+        said = output_until(process, "Press Ctrl-C to stop")
+        deployment = deployment_at(re.findall(r"Consul is running at (http://[\d.:]+);", said)[0])
         process.terminate()
         output_until(process, "no containers remain")
     assert process.returncode == 0
@@ -85,17 +99,6 @@ def test_an_interrupted_start_leaves_no_process(tmp_path: Path) -> None:
         press_ctrl_c(process)
         assert "Press Ctrl-C to stop" not in output_until(process, "no containers remain")
     assert processes_of(tmp_path / "cluster") == {}
-
-
-def test_if_consul_exits_all_servers_stop_with_an_error(tmp_path: Path) -> None:
-    data = tmp_path / "cluster"
-    with started(["python3", "dev/cluster.py"], **SMALL, PYEXEC_DATA_DIR=str(data)) as process:
-        output_until(process, "Press Ctrl-C to stop")
-        consul = next(pid for pid, text in processes_of(data).items() if "consul\0agent" in text)
-        os.kill(consul, signal.SIGKILL)
-        output_until(process, "error: Consul was killed by SIGKILL.")
-    assert process.returncode == 1
-    assert processes_of(data) == {}
 
 
 def test_a_port_in_use_is_a_one_line_error() -> None:

@@ -6,6 +6,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiodocker
@@ -43,30 +46,36 @@ def test_runs_a_program_and_leaves_nothing_behind_on_ctrl_c(tmp_path: Path) -> N
     assert containers_of(tmp_path) == []
 
 
-def test_sigterm_to_the_script_stops_it_cleanly(tmp_path: Path) -> None:
-    command = ["python3", "dev/run.py"]
-    with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
-        output_until(process, "Press Ctrl-C to stop")
+def test_a_killed_server_is_reported_and_the_next_one_stops_cleanly_on_sigterm(tmp_path: Path) -> None:
+    """The next one also removes the containers that the killed one has left."""
+    with started_run(tmp_path) as process:
+        os.kill(server_of(process.pid), signal.SIGKILL)
+        output_until(process, "error: The server was killed by SIGKILL.")
+    assert process.returncode == 1
+    with started_run(tmp_path) as process:
         process.terminate()
         output_until(process, "no containers remain")
     assert process.returncode == 0
     assert containers_of(tmp_path) == []
 
 
-def test_a_signal_to_the_server_itself_is_reported_in_plain_words(tmp_path: Path) -> None:
-    for number, text, code in (
-        (signal.SIGKILL, "error: The server was killed by SIGKILL.", 1),
-        (signal.SIGTERM, "== The server was stopped by another process (SIGTERM or SIGINT).", 0),
-    ):
-        command = ["python3", "dev/run.py"]
-        with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(tmp_path)) as process:
-            output_until(process, "Press Ctrl-C to stop")
-            os.kill(server_of(process.pid), number)
-            output_until(process, text)
-            if code == 0:
-                output_until(process, "no containers remain")
-        assert process.returncode == code
+@pytest.mark.full
+def test_a_server_that_another_process_stops_is_reported(tmp_path: Path) -> None:
+    with started_run(tmp_path) as process:
+        os.kill(server_of(process.pid), signal.SIGTERM)
+        output_until(process, "== The server was stopped by another process (SIGTERM or SIGINT).")
+        output_until(process, "no containers remain")
+    assert process.returncode == 0
     assert containers_of(tmp_path) == []
+
+
+@contextmanager
+def started_run(data: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the script of `make run` until its server has run a first program."""
+    command = ["python3", "dev/run.py"]
+    with started(command, PYEXEC_PORT="0", PYEXEC_DATA_DIR=str(data)) as process:
+        output_until(process, "Press Ctrl-C to stop")
+        yield process
 
 
 def server_of(pid: int) -> int:

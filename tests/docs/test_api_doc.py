@@ -3,9 +3,11 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from attrs import evolve
 
 from pyexec.codec import TAGS
@@ -16,7 +18,7 @@ from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.web.application import ROUTES
 from pyexec.web.sse import encode, parse_position
 from tests import events
-from tests.docs.blocks import blocks, text_of
+from tests.docs.blocks import Block, blocks, text_of
 from tests.docs.shell import shell
 from tests.support.server import Server
 
@@ -43,10 +45,22 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def test_every_command_prints_what_the_page_shows(server: Server, tmp_path: Path) -> None:
+def blocks_to_run(*, sessions: bool) -> Iterator[Block]:
+    """Yield the blocks of the page, with or without the requests for sessions and what they print."""
+    wanted = True
+    for block in blocks(PAGE):
+        if block.language == "bash":
+            wanted = sessions or "/sessions" not in block.text
+        if wanted:
+            yield block
+
+
+@pytest.mark.parametrize("sessions", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_every_command_prints_what_the_page_shows(server: Server, tmp_path: Path, *, sessions: bool) -> None:
+    """For sessions, the server has to install IPython; README uses them, too."""
     last = ""
     with shell(tmp_path, os.environ, {"http://localhost:8080": server.url}) as bash:
-        for block in blocks(PAGE):
+        for block in blocks_to_run(sessions=sessions):
             if block.language == "bash":
                 assert last.strip() == "", "the page does not show the output of this block"
                 last = bash.run(block.text)

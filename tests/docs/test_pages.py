@@ -11,15 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.docs.blocks import RUN, SHOWN, Block, blocks, pages, prose_of
 from tests.docs.shell import Shell, shell
 from tests.support.archives import tar_of
-from tests.support.golang import CLIENT, Module
-from tests.support.images import remove_environments
-from tests.support.server import PROGRAM, Server, installing_settings, running_server
+from tests.support.golang import CLIENT, Module, go_program
+from tests.support.server import PROGRAM, Server
 
 OWN = {
     "docs/agents.md": "tests/integrations/test_frameworks.py",
@@ -47,6 +47,11 @@ NOT_RUN = {
     ): "changes the machine's firewall; tests/isolation/test_networks.py runs it on separate networks",
 }
 """Blocks that are not run, by page and first line, each with the reason."""
+FULL = {
+    "docs/cli.md": "it runs with the other command line, which starts in a tenth of the time",
+    "docs/sessions.md": "it installs matplotlib; tests/web/test_sessions.py tests its requests",
+}
+"""Pages that only `make soak` runs with the Python command line, each with the reason."""
 SHOWN_AS_PRINTED = ("text", "json")
 ADDRESS = "http://localhost:8080"
 FILES = {
@@ -59,14 +64,6 @@ FILES = {
     "project/main.py": "print('a project')\n",
 }
 """Files in the folder in which the blocks run."""
-
-
-@pytest.fixture(scope="module")
-def machine(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start a server that uses this machine's package index and certificate authorities."""
-    with running_server(tmp_path_factory.mktemp("pages") / "data", image, **installing_settings()) as server:
-        yield server
-    remove_environments(image)
 
 
 @pytest.fixture
@@ -83,15 +80,26 @@ def is_run_here(block: Block) -> bool:
     return block.language in RUN and block.page not in OWN and (block.page, block.first) not in NOT_RUN
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if any(map(is_run_here, blocks(page)))])
-def test_the_code_of_every_page_runs(page: str, machine: Server, folder: Path) -> None:
-    path = f"{PROGRAM.parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYEXEC_SERVER": machine.url}
-    with shell(folder, environment, {ADDRESS: machine.url}) as bash:
+def pages_and_programs() -> Iterator[Any]:
+    """Yield each page whose code runs here, with the command line that it uses: each calls it `python-executor`."""
+    for page in pages():
+        if any(map(is_run_here, blocks(page))):
+            yield pytest.param(page, "python", marks=[pytest.mark.full] if page in FULL else [])
+    yield pytest.param("docs/cli.md", "go")
+
+
+@pytest.mark.parametrize(("page", "program"), list(pages_and_programs()))
+def test_the_code_of_every_page_runs(
+    page: str, program: str, server: Server, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    programs = go_program(tmp_path_factory).parent if program == "go" else PROGRAM.parent
+    path = os.pathsep.join([str(programs), str(PROGRAM.parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYEXEC_SERVER": server.url}
+    with shell(folder, environment, {ADDRESS: server.url}) as bash:
         printed = None
         for block in blocks(page):
             if is_run_here(block):
-                printed = run(block, machine, bash, folder)
+                printed = run(block, server, bash, folder)
             elif block.language in SHOWN_AS_PRINTED and printed is not None:
                 assert unseen(block, printed) == [], (
                     f"{block} shows lines that are missing in the output: {printed}"
@@ -100,9 +108,9 @@ def test_the_code_of_every_page_runs(page: str, machine: Server, folder: Path) -
                 printed = None
 
 
-def run(block: Block, machine: Server, bash: Shell, folder: Path) -> str:
+def run(block: Block, server: Server, bash: Shell, folder: Path) -> str:
     """Return the output of a block. Fail the test if the block fails."""
-    text = block.text.replace(ADDRESS, machine.url)
+    text = block.text.replace(ADDRESS, server.url)
     if block.language == "python":
         return printed_by([sys.executable, "-c", text], folder)
     if block.language == "go":

@@ -9,25 +9,35 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
+import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from playwright.async_api import Browser, Locator, Page
 from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import Locator, Page
 
 from pyexec.web.application import ROUTES
 from tests.support.archives import tar_of
-from tests.support.browser import page_of
+from tests.support.browser import page_of, running_browser
 from tests.support.cases import sampled
 from tests.support.server import Server, running_server
+from tests.web.in_process import running_web
 
 TOKEN = "a-token"
 SAFE_TYPES = ("application/json", "text/event-stream", "text/plain", "application/x-tar")
 KEPT = ("Accept", "Content-Type", "Content-Encoding", "Content-Security-Policy")
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # the loop of the browser
 
-@pytest.fixture
-async def page(server: Server) -> AsyncIterator[Page]:
-    async with page_of(server.url) as (opened, wrong):
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with running_browser() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(server: Server, browser: Browser) -> AsyncIterator[Page]:
+    async with page_of(server.url, browser=browser) as (opened, wrong):
         await opened.goto(f"{server.url}/docs")
         yield opened
         assert wrong == []
@@ -58,6 +68,7 @@ async def test_shows_every_endpoint(page: Page) -> None:
     assert await page.locator(".scheme-container").get_by_role("button", name="Authorize").count() == 0
 
 
+@pytest.mark.full  # test_works_behind_a_prefix runs it, too
 async def test_runs_the_example_of_eval(page: Page) -> None:
     status, result = await answer(await endpoint(page, "evaluate"))
     assert (status, result["status"], result["result"]) == ("200", "completed", "42")
@@ -70,7 +81,7 @@ async def test_runs_code_that_is_typed_in(page: Page) -> None:
     assert (status, result["stdout"]) == ("200", "typed\n")
 
 
-async def test_nothing_in_a_display_is_executed(server: Server) -> None:
+async def test_nothing_in_a_display_is_executed(server: Server, browser: Browser) -> None:
     """Neither /docs nor a response that a browser opens runs HTML, scripts or SVG that a program has made."""
     evil = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title = 'evil'\">"
     svg = f"<svg xmlns='http://www.w3.org/2000/svg' onload=\"document.title = 'evil'\">{evil}</svg>"
@@ -80,7 +91,7 @@ async def test_nothing_in_a_display_is_executed(server: Server) -> None:
     )
     files = ("evil.html", "evil.svg", "evil.xhtml")
     body = {"code": f"FILES = {files}\n{code}", "output_files": ["evil.*"]}
-    async with page_of(server.url) as (page, wrong):
+    async with page_of(server.url, browser=browser) as (page, wrong):
         await page.goto(f"{server.url}/docs")
         box = await endpoint(page, "evaluate")
         await box.locator("textarea.body-param__text").fill(json.dumps(body))
@@ -139,23 +150,39 @@ async def behind_a_prefix(url: str) -> AsyncIterator[str]:
 
 
 @sampled("page", ["docs", "docs/"])
-async def test_works_behind_a_prefix(server: Server, page: str) -> None:
-    async with behind_a_prefix(server.url) as url, page_of(url) as (opened, wrong):
+async def test_works_behind_a_prefix(server: Server, browser: Browser, page: str) -> None:
+    async with behind_a_prefix(server.url) as url, page_of(url, browser=browser) as (opened, wrong):
         await opened.goto(f"{url}/{page}")
         status, result = await answer(await endpoint(opened, "evaluate"))
         assert (status, result["result"], wrong) == ("200", "42", [])
 
 
-async def test_sends_the_token_that_the_user_enters(image: str, tmp_path: Path) -> None:
+async def test_sends_the_token_that_the_user_enters(browser: Browser, tmp_path: Path) -> None:
+    """A server that runs no programs suffices."""
+    async with running_web(tmp_path, api_tokens=TOKEN) as web, page_of(web.url, browser=browser) as (page, _):
+        await authorize(page, web.url)
+        status, listed = await answer(page.locator(".opblock[id$='-list_executions']"))
+        assert (status, listed["executions"]) == ("200", [])
+
+
+@pytest.mark.full
+async def test_runs_code_with_the_token_that_the_user_enters(
+    image: str, browser: Browser, tmp_path: Path
+) -> None:
     with running_server(tmp_path / "data", image, api_tokens=TOKEN, warm_pool="1") as guarded:
-        async with page_of(guarded.url) as (page, _):
-            await page.goto(f"{guarded.url}/docs")
-            status, problem = await answer(await endpoint(page, "list_executions"))
-            assert (status, problem["code"]) == ("401", "unauthorized")
-            await page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
-            form = page.locator(".auth-container")
-            await form.locator("input").fill(TOKEN)
-            await form.get_by_role("button", name="Apply credentials").click()
-            await form.get_by_role("button", name="Close").click()
+        async with page_of(guarded.url, browser=browser) as (page, _):
+            await authorize(page, guarded.url)
             status, result = await answer(await endpoint(page, "evaluate"))
             assert (status, result["result"]) == ("200", "42")
+
+
+async def authorize(page: Page, url: str) -> None:
+    """Try to list executions without a token, and enter the token."""
+    await page.goto(f"{url}/docs")
+    status, problem = await answer(await endpoint(page, "list_executions"))
+    assert (status, problem["code"]) == ("401", "unauthorized")
+    await page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
+    form = page.locator(".auth-container")
+    await form.locator("input").fill(TOKEN)
+    await form.get_by_role("button", name="Apply credentials").click()
+    await form.get_by_role("button", name="Close").click()

@@ -5,6 +5,7 @@ import json
 import subprocess
 import time
 
+import pytest
 from anyio import to_thread
 
 from pyexec_client import Client
@@ -83,6 +84,7 @@ async def test_in_a_container_it_closes_the_machine_to_its_own_networks(page: Pa
     assert page.run("docker ps --all --quiet --filter label=pyexec.firewall") == ""
 
 
+@pytest.mark.full
 async def test_on_a_docker_in_a_container(page: Page) -> None:
     engine, server = page.block("Docker with a separate engine").split("docker run")[1:]
     page.run(f"docker run {engine}")

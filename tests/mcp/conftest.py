@@ -3,15 +3,27 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 
 import pytest
 from mcp import Client
 
 from tests.support.api import Api, api_of
+from tests.support.cases import keep_one_variant
 from tests.support.mcp import ERAS, http_client
 from tests.support.server import Server
 
+STDIO_TESTS = Path(__file__).with_name("test_stdio.py")
 Connect = Callable[[], AbstractAsyncContextManager[Client]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `make test` run each test over standard input and output in one era, since each starts a process that loads
+    the SDK; `make soak` runs them in both."""
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path == STDIO_TESTS and "revision" in item.fixturenames:
+            keep_one_variant(item, "revision", list(ERAS))
 
 
 @pytest.fixture(params=ERAS)

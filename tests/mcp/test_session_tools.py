@@ -58,6 +58,7 @@ def fake() -> Iterator[tuple[str, FakeSessions]]:
 async def test_a_session_keeps_variables_and_files_between_calls(fake: tuple[str, FakeSessions]) -> None:
     url, server = fake
     async with stdio_client(url, "2025-11-25") as client:
+        assert "call open_session" in (client.instructions or "")
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert list(tools)[-6:] == SESSION_TOOLS
         assert "open_session" in tools["run_python"].description
@@ -114,11 +115,6 @@ async def test_code_that_runs_is_interrupted(fake: tuple[str, FakeSessions]) -> 
             tasks.start_soon(run)
             assert await anyio.to_thread.run_sync(server.cells.sleeping.wait, 60)
             assert structured(await client.call_tool("interrupt_session", session)) == {"interrupted": True}
-
-
-async def test_the_instructions_name_the_tool_that_opens_a_session(fake: tuple[str, FakeSessions]) -> None:
-    async with stdio_client(fake[0], "2025-11-25") as client:
-        assert "call open_session" in (client.instructions or "")
 
 
 async def test_mistakes_are_errors_that_the_model_sees(fake: tuple[str, FakeSessions]) -> None:

@@ -52,9 +52,9 @@ VARIABLES = {"sandbox_memory_mb": "1024", "max_concurrent": "2", "memory": "256"
 def images() -> Iterator[Sequence[str]]:
     """Provide two versions of the server's image."""
     with built_image() as built:
-        second = second_image(built.name)
+        second = second_image(built)
         try:
-            yield built.name, second
+            yield built, second
         finally:
             remove_images(f"reference={second}")
 

@@ -13,6 +13,7 @@ import pytest
 from pyexec.logs import JsonFormatter, TextFormatter
 from tests.support.api import Api, api_of
 from tests.support.archives import script
+from tests.support.cases import sampled
 from tests.support.server import NETWORKS, Server, running_server
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -51,19 +52,19 @@ async def test_every_json_line_names_its_subject(image: str, tmp_path: Path) -> 
     assert all(line["duration_ms"] > 0 and line["bytes"] > 0 for line in access)
 
 
-@pytest.mark.parametrize("log_format", ["json", "text"])
+@sampled("log_format", ["text", "json"])
 async def test_log_lines_of_background_tasks_name_their_execution(
     image: str, tmp_path: Path, log_format: str
 ) -> None:
-    """A task that several executions can share logs the failure of an environment."""
-    with running_server(tmp_path / "data", image, log_format=log_format, warm_pool="0") as server:
+    """A task that several executions can share logs the failure of an environment. Requests are not logged here."""
+    settings = {"log_format": log_format, "access_log": "off", "warm_pool": "0"}
+    with running_server(tmp_path / "data", image, **settings) as server:
         async with api_of(server.url) as api:
             failed = await api.run("print(1)", docker_image="localhost:1/nothing:1")
-    line = next(
-        line
-        for line in server.log.read_text().splitlines()
-        if "preparing localhost:1/nothing:1 failed" in line
-    )
+            await api.get("/api/v1/executions")
+    log = server.log.read_text()
+    assert "/api/v1/executions" not in log
+    line = next(line for line in log.splitlines() if "preparing localhost:1/nothing:1 failed" in line)
     if log_format == "json":
         assert json.loads(line)["execution_id"] == failed["execution_id"]
     else:
@@ -125,13 +126,6 @@ async def test_a_startup_error_is_logged_as_json(image: str, tmp_path: Path) -> 
         pass
     (line,) = [json.loads(text) for text in (tmp_path / "data.log").read_text().splitlines()]
     assert (line["level"], "PYEXEC_DOCKER_RUNTIME is 'none-such'" in line["message"]) == ("CRITICAL", True)
-
-
-async def test_access_log_off_logs_no_requests(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, access_log="off", warm_pool="0") as server:
-        async with api_of(server.url) as api:
-            await api.get("/api/v1/executions")
-    assert "/api/v1/executions" not in server.log.read_text()
 
 
 EVIL = "a\x1b[2J\x9b1m\r\u202e\x7f\n2026-01-01 00:00:00,000 INFO pyexec: forged"

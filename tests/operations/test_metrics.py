@@ -14,6 +14,7 @@ from tests.support.api import Api, api_of, pause
 from tests.support.archives import script
 from tests.support.metrics import figures, until_figures
 from tests.support.server import NETWORKS, Server, running_server
+from tests.web.in_process import running_web
 
 ENDED = "pyexec_executions_ended_total"
 NARROW = {"memory_mb": 64, "disk_mb": 16}
@@ -203,21 +204,22 @@ async def test_labels_contain_no_input_of_callers(api: Api, measured: Server) ->
     await api.run("print(1)", docker_image=f"localhost:1/{secret}:1")
     async with api.session.get("/metrics") as answer:
         text = await answer.text()
+    assert "\npyexec_build_info{" in text
     assert secret.lower() not in text.lower()
     assert "exe_" not in text
     assert text.count("\n") < 1500
 
 
-async def test_metrics_need_a_token_if_one_is_set(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, api_tokens="one,two", warm_pool="0") as server:
-        async with api_of(server.url) as api:
-            assert (await api.get("/metrics")).status == 401
-            async with api.session.get("/metrics", headers={"Authorization": "Bearer two"}) as answer:
-                assert answer.status == 200
-                assert "pyexec_build_info{" in await answer.text()
-            assert (await api.get("/ready")).status == 200
+async def test_metrics_need_a_token_if_one_is_set(tmp_path: Path) -> None:
+    async with running_web(tmp_path, api_tokens="one,two") as web, api_of(web.url) as api:
+        assert (await api.get("/metrics")).status == 401
+        async with api.session.get("/metrics", headers={"Authorization": "Bearer two"}) as answer:
+            assert answer.status == 200
+            assert "\npyexec_" in await answer.text()
+        assert (await api.get("/ready")).status == 200
 
 
+@pytest.mark.full
 async def test_an_adopted_run_is_counted(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0", default_memory_mb="64") as first:
         async with api_of(first.url) as api:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.docker.engine import DockerInfo
 from pyexec.preflight.check_result import Verdict
 from pyexec.preflight.docker import check_info
@@ -106,6 +108,22 @@ def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: st
     assert list(check_core_dumps(remote, tmp_path / "core_pattern")) == []
 
 
+def test_it_names_the_process_that_uses_the_data_directory(image: str, tmp_path: Path) -> None:
+    locked = DataDir.acquire(tmp_path / "data")
+    try:
+        before = sorted(path.name for path in locked.path.rglob("*"))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            found = check(image, locked.path, port=port, docker_socket="/none")
+        assert found.failed == {"docker"}
+        assert f"in use by a running server, process {os.getpid()}" in found("data", "ok")[0]
+        assert "is in use" in found("address", "warning")[0]
+        assert sorted(path.name for path in locked.path.rglob("*")) == before
+    finally:
+        locked.release()
+
+
+@pytest.mark.full
 def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0") as server:
         before = sorted(path.name for path in server.data_dir.rglob("*"))
@@ -139,31 +157,27 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
     assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
 
 
-@pytest.mark.parametrize(
-    ("rules", "missing"),
-    [
-        ("", "has no permission for pyexec/deployment"),
-        ('key_prefix "pyexec/" { policy = "read" } session_prefix "" { policy = "write" }', "pyexec/checks/"),
-        ('key_prefix "pyexec/" { policy = "write" }', "has no permission for a session"),
-    ],
-)
-def test_a_token_with_insufficient_rights_is_reported(
-    image: str, tmp_path: Path, rules: str, missing: str
-) -> None:
+def test_a_token_with_insufficient_rights_is_reported(image: str, tmp_path: Path) -> None:
     with dev_agent(tmp_path / "consul", acl=ACL) as agent:
-        token = token_with(agent, rules)
-        found = check(
-            image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
-        )
-        assert missing in found("consul", "failed")[0]
-        assert 'docs/consul.md lists the permissions under "Permissions"' in found("consul", "failed")[0]
-        assert keys(agent, MASTER) == []
+
+        def check_with(rules: str) -> Checked:
+            settings = {"consul_addr": agent.address, "consul_token": token_with(agent, rules)}
+            return check(image, tmp_path / "data", docker_socket="/none", **settings)
+
+        for rules, missing in (
+            ("", "has no permission for pyexec/deployment"),
+            (
+                'key_prefix "pyexec/" { policy = "read" } session_prefix "" { policy = "write" }',
+                "pyexec/checks/",
+            ),
+            ('key_prefix "pyexec/" { policy = "write" }', "has no permission for a session"),
+        ):
+            (failed,) = check_with(rules)("consul", "failed")
+            assert missing in failed
+            assert 'docs/consul.md lists the permissions under "Permissions"' in failed
+            assert keys(agent, MASTER) == []
         full = 'key_prefix "pyexec/" { policy = "write" } session_prefix "" { policy = "write" }'
-        token = token_with(agent, full)
-        found = check(
-            image, tmp_path / "data", consul_addr=agent.address, consul_token=token, docker_socket="/none"
-        )
-        assert found("consul", "ok")
+        assert check_with(full)("consul", "ok")
 
 
 def token_with(agent: Agent, rules: str) -> str:

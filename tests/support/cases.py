@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -21,3 +22,11 @@ def sampled(
         else:
             parameters.append(pytest.param(*([case] if alone else case), marks=marks))
     return pytest.mark.parametrize(names, parameters, **options)
+
+
+def keep_one_variant(test: pytest.Function, parameter: str, values: Sequence[str]) -> None:
+    """Mark a test as `full`, unless the value of its parameter is the one that `make test` runs for this test."""
+    value = test.callspec.params[parameter]
+    case = test.nodeid.replace(value, "", 1)
+    if value != values[crc32(case.encode()) % len(values)]:
+        test.add_marker(pytest.mark.full)

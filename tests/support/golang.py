@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from attrs import frozen
+
+from tests.support.schedule import once
 
 ROOT = Path(__file__).parents[2]
 CLIENT = "github.com/python-executor/golang-client"
@@ -35,3 +38,14 @@ class Module:
         return subprocess.run(
             command, cwd=self.directory, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
+
+
+def go_program(factory: pytest.TempPathFactory) -> Path:
+    """Return the path of the Go command line, built from this checkout once for all workers."""
+    return Path(once(factory, "go-program", _build_program))
+
+
+def _build_program() -> str:
+    command = [sys.executable, ROOT / "dev" / "golang.py"]
+    built = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return built.stdout.splitlines()[-1]
