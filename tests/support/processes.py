@@ -1,30 +1,45 @@
 """Suspend a process, as `kill -STOP` does."""
 
-import os
 import signal
-import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Protocol
 
 
-def suspend(process: subprocess.Popen[Any]) -> None:
-    """Stop a child process with SIGSTOP; return once the kernel has stopped all its threads.
+class Suspendable(Protocol):
+    """A process of `subprocess` or of `tests.support.forked`."""
 
-    The signal alone is not enough: until its threads have stopped, the process still answers."""
+    @property
+    def pid(self) -> int: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+
+def suspend(process: Suspendable) -> None:
+    """Stop a process with SIGSTOP; return once the kernel has stopped all its threads.
+
+    The signal alone is not enough: until its threads have stopped, the process still answers. The kernel reports this
+    only to the parent, which may be another process than this one."""
     process.send_signal(signal.SIGSTOP)
-    state = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-    assert state is not None
-    assert state.si_code == os.CLD_STOPPED, f"process {process.pid} ended before it was suspended"
+    while states := _states(process.pid) - {"T"}:
+        assert not states & {"Z", "X"}, f"process {process.pid} ended before it was suspended"
+        time.sleep(0.001)
 
 
-def resume(process: subprocess.Popen[Any]) -> None:
+def _states(pid: int) -> set[str]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}
+
+
+def resume(process: Suspendable) -> None:
     """Let a suspended process go on; do nothing if it has ended."""
     process.send_signal(signal.SIGCONT)
 
 
 @contextmanager
-def suspended(process: subprocess.Popen[Any]) -> Iterator[None]:
+def suspended(process: Suspendable) -> Iterator[None]:
     """Keep a process suspended in the block."""
     suspend(process)
     try:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from tests.support.forked import ForkedServer
+
+Process = subprocess.Popen[str] | ForkedServer
 PROGRAM = Path(sys.executable).parent / "python-executor-server"
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -29,7 +32,7 @@ class Server:
     """A running server: its URL, process, data directory and log file."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: Process
     data_dir: Path
     log: Path
 
@@ -51,7 +54,7 @@ def installing_settings() -> dict[str, str]:
 
 
 @contextmanager
-def killed_after(seconds: float, process: subprocess.Popen[str]) -> Iterator[None]:
+def killed_after(seconds: float, process: Process) -> Iterator[None]:
     """Kill the process if the block takes longer than `seconds`."""
     patience = threading.Timer(seconds, process.kill)
     patience.start()
@@ -88,10 +91,14 @@ def running_server(
     # aiohttp loads this file twice when it is imported, which takes a tenth of a start. Few servers here need it.
     environment["SSL_CERT_FILE"] = str(authorities)
     log = data_dir.parent / f"{data_dir.name}.log"
+    process: Process
     with log.open("w") as log_file:
-        process = subprocess.Popen(
-            command or [PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True
-        )
+        if command is None and authorities == os.devnull:
+            process = ForkedServer(environment, {"SSL_CERT_FILE": os.devnull}, log_file)
+        else:
+            process = subprocess.Popen(
+                command or [PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True
+            )
     try:
         if process.stdout is None:
             raise RuntimeError("the server has no standard output")
