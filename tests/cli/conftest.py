@@ -14,10 +14,11 @@ from typing import IO
 import pytest
 from attrs import evolve, frozen
 
+from pyexec_cli.main import main
 from tests.support.cases import keep_one_variant
 from tests.support.fake_cells import FakeSession
 from tests.support.fake_sessions import FakeSessions, fake_sessions
-from tests.support.fork_server import LOADED_AT_EXECUTION, ForkServer, fork_server
+from tests.support.forked import READ_AT_EXECUTION, run_forked
 from tests.support.golang import go_program
 
 ROOT = Path(__file__).parents[2]
@@ -37,16 +38,16 @@ class Program:
     path: Path
     server: str | None
     directory: Path
-    forks: ForkServer | None = None
 
     def run(
         self, *arguments: str, stdin: bytes | int = b"", **environment: str
     ) -> subprocess.CompletedProcess[bytes]:
         """Run the program with this input until it ends; `stdin` may be a file descriptor.
 
-        The Python program runs in a process that is forked if there is a fork server."""
-        if self.forks is not None and not any(name.startswith(LOADED_AT_EXECUTION) for name in environment):
-            return self.forks.run(arguments, stdin, self.directory, self.environment(environment))
+        The Python program runs in a forked process, which is quicker."""
+        if self.name == "python" and not any(name.startswith(READ_AT_EXECUTION) for name in environment):
+            command = (str(self.path), *arguments)
+            return run_forked(main, command, stdin, self.environment(environment), self.directory, SECONDS)
         return self.execute(*arguments, stdin=stdin, **environment)
 
     def execute(
@@ -139,20 +140,10 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"python": python, "go": Path(go_program(tmp_path_factory))}
 
 
-@pytest.fixture(scope="session")
-def forks() -> Iterator[dict[str, ForkServer]]:
-    """The fork servers by program: only Python needs one."""
-    with fork_server(DEFAULT_SIGNALS, SECONDS) as python:
-        yield {"python": python}
-
-
 @pytest.fixture(params=PROGRAMS)
-def lone_program(
-    request: pytest.FixtureRequest, paths: dict[str, Path], forks: dict[str, ForkServer], tmp_path: Path
-) -> Program:
+def lone_program(request: pytest.FixtureRequest, paths: dict[str, Path], tmp_path: Path) -> Program:
     """A program without a server."""
-    name = request.param
-    return Program(name, paths[name], None, tmp_path, forks.get(name))
+    return Program(request.param, paths[request.param], None, tmp_path)
 
 
 @pytest.fixture

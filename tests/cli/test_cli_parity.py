@@ -10,7 +10,6 @@ import pytest
 from tests.cli.conftest import PROGRAMS, Program
 from tests.support.canned import canned
 from tests.support.cases import sampled
-from tests.support.fork_server import ForkServer
 
 ID = re.compile(rb"exe_[0-9a-f]{32}")
 MOMENTS = re.compile(rb'"(created_at|started_at|finished_at)": "[^"]*"')
@@ -121,8 +120,8 @@ WITHOUT_A_SERVER = [
 
 
 @pytest.fixture
-def both(paths: dict[str, Path], forks: dict[str, ForkServer], tmp_path: Path) -> list[Program]:
-    programs = [Program(name, paths[name], None, tmp_path, forks.get(name)) for name in PROGRAMS]
+def both(paths: dict[str, Path], tmp_path: Path) -> list[Program]:
+    programs = [Program(name, paths[name], None, tmp_path) for name in PROGRAMS]
     programs[0].file("project/main.py", "print('project')")
     programs[0].file("project/requirements.txt", " \n")
     programs[0].file("nothing/readme.txt", "")

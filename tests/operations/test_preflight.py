@@ -17,7 +17,7 @@ from pyexec.preflight.check_result import Verdict
 from pyexec.preflight.docker import check_info
 from pyexec.preflight.host import check_core_dumps, check_sessions
 from pyexec.settings import Settings
-from tests.operations.preflight import check, run
+from tests.operations.preflight import Checked, check, run
 from tests.support.consul import ACL, MASTER, Agent, dev_agent
 from tests.support.images import docker
 from tests.support.server import PROGRAM, running_server

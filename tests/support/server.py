@@ -12,9 +12,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from tests.support.forked import ForkedServer
+from pyexec.app import main
+from tests.support.forked import ForkedProcess, start_forked
 
-Process = subprocess.Popen[str] | ForkedServer
+Process = subprocess.Popen[str] | ForkedProcess
 PROGRAM = Path(sys.executable).parent / "python-executor-server"
 START_SECONDS = 120
 STOP_SECONDS = 60
@@ -94,7 +95,7 @@ def running_server(
     process: Process
     with log.open("w") as log_file:
         if command is None and authorities == os.devnull:
-            process = ForkedServer(environment, {"SSL_CERT_FILE": os.devnull}, log_file)
+            process = start_forked(main, PROGRAM.name, environment, log_file.fileno())
         else:
             process = subprocess.Popen(
                 command or [PROGRAM], env=environment, stdout=subprocess.PIPE, stderr=log_file, text=True
