@@ -15,6 +15,7 @@ from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.errors import Unavailable
 from pyexec.ports import BlobStore
 from tests.events import new_id
+from tests.support.cases import examples
 
 
 async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
@@ -26,7 +27,9 @@ async def content(blobs: BlobStore, name: str) -> bytes:
     return b"".join([chunk async for chunk in blobs.read(name)])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(chunks=st.lists(st.binary(max_size=100), max_size=5))
 async def test_a_stored_blob_is_read_back(blobs: BlobStore, chunks: list[bytes]) -> None:
     name = f"{new_id()}/payload"

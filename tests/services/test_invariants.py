@@ -43,6 +43,7 @@ from tests.services.replicas import (
 )
 from tests.services.virtual_time import VirtualLoop
 from tests.services.world import World
+from tests.support.cases import examples
 
 PLACES = ("engine-1", "engine-1", "engine-2")
 SETTLING_SECONDS = 4000.0
@@ -387,11 +388,11 @@ def without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submissions, "Spool", InlineSpool)
 
 
-def _explore(examples: int, steps: int) -> None:
+def _explore(count: int, steps: int) -> None:
     run_state_machine_as_test(
         Replicas,
         settings=settings(
-            max_examples=examples,
+            max_examples=examples(count),
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -17,6 +17,7 @@ from pyexec.services.sessions.cells import INLINE_CODE_BYTES_MAX
 from tests.services.session_boxes import SessionBox
 from tests.services.session_invariants import check_cells, check_ends, check_rest
 from tests.services.session_replicas import ENGINE, ID_CLOCK, Scene, SessionLife, scripted
+from tests.support.cases import examples
 
 __all__ = ["scripted"]
 
@@ -200,11 +201,11 @@ class SessionReplicas(RuleBasedStateMachine):
         check_rest(scene)
 
 
-def explore(examples: int, steps: int) -> None:
+def explore(count: int, steps: int) -> None:
     run_state_machine_as_test(
         SessionReplicas,
         settings=settings(
-            max_examples=examples,
+            max_examples=examples(count),
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),

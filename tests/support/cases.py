@@ -1,9 +1,10 @@
-"""Parameters of which `make test` runs some, and `make soak` all."""
+"""Parameters and examples of which `make test` runs some, and `make soak` all."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ParameterSet = type(pytest.param())
 
@@ -21,3 +22,9 @@ def sampled(
         else:
             parameters.append(pytest.param(*([case] if alone else case), marks=marks))
     return pytest.mark.parametrize(names, parameters, **options)
+
+
+def examples(count: int) -> int:
+    """Return how many examples of a property to try: `count` in `make soak`, fewer in `make test`."""
+    thorough = settings.get_profile("thorough").max_examples
+    return max(1, count * settings.default.max_examples // thorough)

@@ -89,16 +89,28 @@ def remove_images(*filters: str) -> None:
             events.kill()
 
 
-@contextmanager
-def image_with_ipython(image: str, folder: Path) -> Iterator[str]:
-    """Create an image like `image`, with IPython; yield its name."""
+def install_ipython(image: str, folder: Path) -> str:
+    """Install IPython into `folder` for the Python of `image`; return the name of the folder.
+
+    An import writes the bytecode files. Without them, each interpreter of a session compiles IPython again, which takes
+    0.3 s of processor time (2026-11-27)."""
     show = "import sys, site; print('%d.%d' % sys.version_info[:2], site.getsitepackages()[0])"
     version, packages = docker("run", "--rm", "--network=none", image, "python3", "-c", show)
     install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", str(folder / "site")]
     subprocess.run([*install, "--python-version", version, "--only-binary=:all:", "ipython"], check=True)
-    (folder / "Dockerfile").write_text(f"FROM {image}\nCOPY site {packages}\n")
+    start = "from IPython.core.interactiveshell import InteractiveShell; InteractiveShell.instance()"
+    options = ("--rm", "--network=none", "--tmpfs=/tmp", "--env=HOME=/tmp")
+    docker("run", *options, f"--volume={folder / 'site'}:{packages}", image, "python3", "-c", start)
+    (folder / "packages").write_text(packages)
+    return str(folder)
+
+
+@contextmanager
+def image_with_ipython(image: str, installed: str) -> Iterator[str]:
+    """Create an image like `image`, with IPython from a folder of `install_ipython`; yield its name."""
     name = f"pyexec-test-session:{secrets.token_hex(4)}"
-    docker("build", "--quiet", "--network=none", "--tag", name, str(folder))
+    copy = f"FROM {image}\nCOPY site {Path(installed, 'packages').read_text()}\n"
+    docker("build", "--quiet", "--network=none", "--tag", name, "--file=-", installed, stdin=copy)
     try:
         yield name
     finally:
