@@ -392,7 +392,7 @@ def _explore(count: int, steps: int) -> None:
     run_state_machine_as_test(
         Replicas,
         settings=settings(
-            max_examples=examples(count),
+            max_examples=count,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -401,7 +401,7 @@ def _explore(count: int, steps: int) -> None:
 
 
 def test_the_invariants_hold_in_random_schedules() -> None:
-    _explore(100, 30)
+    _explore(examples(100), 30)
 
 
 def test_the_first_owner_adopts_its_run_again_if_the_adopter_crashes() -> None:

@@ -205,7 +205,7 @@ def explore(count: int, steps: int) -> None:
     run_state_machine_as_test(
         SessionReplicas,
         settings=settings(
-            max_examples=examples(count),
+            max_examples=count,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -215,4 +215,4 @@ def explore(count: int, steps: int) -> None:
 
 @pytest.mark.usefixtures("scripted")
 def test_the_invariants_of_sessions_hold_in_random_schedules() -> None:
-    explore(30, 30)
+    explore(examples(30), 30)
