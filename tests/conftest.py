@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--jobs",
         type=int,
-        default=12,
+        default=8,
         metavar="NUMBER",
         help="how many programs each scene of tests/cluster runs; `make soak` runs several hundred",
     )
