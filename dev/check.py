@@ -44,6 +44,8 @@ _WITHOUT_DOCKER = ["-m", "not (soak or full or service)", "tests/domain", "tests
 _CLAIMS = ["-m", "claims and not (soak or full)", "tests/web"]
 _LEADER_CLAIMS = ["--setting", "local_claim=off"]
 _USED_ONCE = ["-m", "used_once and not (soak or full)", "tests/sandbox"]
+# `make test` tries fewer examples of each property: see tests/conftest.py.
+_ALL_EXAMPLES = ["--hypothesis-profile", "thorough"]
 _WITHOUT_REUSE = ["--setting", "sandbox_reuse=off"]
 
 
@@ -89,9 +91,15 @@ _TARGETS = {
     "soak": Target(
         (
             {
-                "pytest": ["pytest", "-m", "soak or full"],
+                "pytest": ["pytest", *_ALL_EXAMPLES, "-m", "soak or full"],
                 "pytest, clusters under load": ["pytest", "tests/cluster", "--jobs", "300"],
-                "pytest, the leader claims all": [*_PYTEST, "-m", "not soak", *_LEADER_CLAIMS],
+                "pytest, the leader claims all": [
+                    *_PYTEST,
+                    *_ALL_EXAMPLES,
+                    "-m",
+                    "not soak",
+                    *_LEADER_CLAIMS,
+                ],
                 "pytest, each sandbox used once": [
                     *_PYTEST,
                     "-m",

@@ -7,13 +7,14 @@ import hypothesis
 import pytest
 from xdist.remote import Producer
 
-from tests.support.images import image_with_ipython, own_image
-from tests.support.schedule import PHASES, UnitScheduling, arrange, seconds_by_folder
+from tests.support.images import image_with_ipython, install_ipython, own_image
+from tests.support.schedule import PHASES, UnitScheduling, arrange, once, seconds_by_folder
 from tests.support.server import GLOBAL_SETTINGS, Server, installing_settings, running_server
 
 # A property may take as long as it needs: how fast the machine is says nothing about the code.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("brief", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)  # `make soak` chooses it
+hypothesis.settings.load_profile("brief")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--jobs",
         type=int,
-        default=12,
+        default=8,
         metavar="NUMBER",
         help="how many programs each scene of tests/cluster runs; `make soak` runs several hundred",
     )
@@ -79,7 +80,10 @@ def image(base_image: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def session_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the name of an image like `image`, with IPython: interpreter sessions need no setup in it."""
-    with image_with_ipython(base_image, tmp_path_factory.mktemp("session")) as name:
+    installed = once(
+        tmp_path_factory, "ipython", lambda: install_ipython(base_image, tmp_path_factory.mktemp("ipython"))
+    )
+    with image_with_ipython(base_image, installed) as name:
         yield name
 
 

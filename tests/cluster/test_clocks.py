@@ -20,7 +20,7 @@ SETTINGS = {
     "stop_timeout": "1",
     "cleanup_ttl": "86400",  # more than the clocks differ, else a fast leader retires too early
 }
-RUNS = 6
+RUNS = 3
 AHEAD, BEHIND = "s ahead of that of Consul", "s behind that of Consul"
 
 

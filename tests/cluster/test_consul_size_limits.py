@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.api import Api, api_of
 from tests.support.archives import script
+from tests.support.cases import sampled
 from tests.support.consul import dev_agent
 from tests.support.server import Server, running_server
 
@@ -64,7 +65,15 @@ async def test_a_result_that_is_too_large_is_cut(server: Server) -> None:
         await check_still_works(api)
 
 
-@pytest.mark.parametrize("route", ["sync", "submit"])
+async def test_a_result_too_large_for_consul_is_omitted(server: Server) -> None:
+    code = "class A:\n    def __repr__(self): return '\\x01' * 65536\nprint('y' * 60_000)\nA()"
+    async with api_of(server.url) as api:
+        result = (await api.eval({"code": code, "eval_last_expr": True})).document
+    assert (result["status"], result["stdout"]) == ("completed", "y" * 60_000 + "\n")
+    assert ("result" in result, result["truncated"]["result"]) == (False, True)
+
+
+@sampled("route", ["sync", "submit"], every=2)
 async def test_a_request_that_is_too_large_is_refused(server: Server, route: str) -> None:
     async with api_of(server.url) as api:
         newest = await api.newest()

@@ -1,8 +1,8 @@
 """Test executions with a corrupt log in Consul: each is logged, answered with an error, and affects no others."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -13,8 +13,6 @@ from tests.support.api import Api, api_of
 from tests.support.cases import sampled
 from tests.support.consul import Agent, dev_agent
 from tests.support.server import Server, running_server
-
-pytestmark = pytest.mark.independent
 
 SLEEP = "import time; time.sleep(600)"
 DAMAGES = {
@@ -58,14 +56,35 @@ class Scene:
         return sum(execution in line and not any(of in line for of in requests) for line in lines)
 
 
-@asynccontextmanager
-async def scene(agent: Agent, data_dir: Path, image: str) -> AsyncIterator[Scene]:
+@contextmanager
+def serving(agent: Agent, data_dir: Path, image: str) -> Iterator[Server]:
     settings = {"max_concurrent": "1", "warm_pool": "1", "stop_timeout": "1", "cleanup_ttl": "600"}
     with running_server(data_dir, image, consul_addr=agent.address, **settings) as server:
-        async with api_of(server.url) as api:
-            yield Scene(agent, server, api)
+        yield server
     log = server.log.read_text()
     assert "Traceback" not in log, log
+
+
+@asynccontextmanager
+async def scene(agent: Agent, data_dir: Path, image: str) -> AsyncIterator[Scene]:
+    with serving(agent, data_dir, image) as server:
+        async with api_of(server.url) as api:
+            yield Scene(agent, server, api)
+
+
+@pytest.fixture(scope="module")
+def served(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Agent, Server]]:
+    directory = tmp_path_factory.mktemp("corrupt")
+    with dev_agent(directory / "consul") as agent, serving(agent, directory / "data", image) as server:
+        yield agent, server
+
+
+@pytest.fixture
+async def shared(served: tuple[Agent, Server]) -> AsyncIterator[Scene]:
+    """Yield a scene that several tests share: a corrupt log of one of them does not affect the others."""
+    agent, server = served
+    async with api_of(server.url) as api:
+        yield Scene(agent, server, api)
 
 
 async def test_corrupt_logs_affect_no_other_executions(image: str, tmp_path: Path) -> None:
@@ -102,38 +121,32 @@ async def check_answers(api: Api, damaged: set[str]) -> None:
 
 
 @sampled("value", [b"\xff no event", b'{"type": "finished.v99"}'], every=2)
-async def test_a_run_with_a_corrupt_log_releases_its_slot(image: str, tmp_path: Path, value: bytes) -> None:
-    with dev_agent(tmp_path / "consul") as agent:
-        async with scene(agent, tmp_path / "data", image) as s:
-            running = await s.api.accepted("import time; print('begun', flush=True); time.sleep(2)")
-            await s.api.until_printed(running, b"begun")
-            s.change(f"executions/{running}/events/000004", value)
-            assert (await s.api.run("print(6 * 7)"))["stdout"] == "42\n"
-            answer = await s.api.get(f"/api/v1/executions/{running}?wait=60")
-            assert (answer.status, answer.document["code"]) == (500, "corrupt_log")
-        assert 1 <= s.named(running) <= 2
+async def test_a_run_with_a_corrupt_log_releases_its_slot(shared: Scene, value: bytes) -> None:
+    running = await shared.api.accepted("import time; print('begun', flush=True); time.sleep(2)")
+    await shared.api.until_printed(running, b"begun")
+    shared.change(f"executions/{running}/events/000004", value)
+    assert (await shared.api.run("print(6 * 7)"))["stdout"] == "42\n"
+    answer = await shared.api.get(f"/api/v1/executions/{running}?wait=60")
+    assert (answer.status, answer.document["code"]) == (500, "corrupt_log")
+    assert 1 <= shared.named(running) <= 2
 
 
-async def test_a_corrupt_payload_fails_its_execution(image: str, tmp_path: Path) -> None:
-    with dev_agent(tmp_path / "consul") as agent:
-        async with scene(agent, tmp_path / "data", image) as s:
-            sleeper = await s.api.accepted(SLEEP)
-            queued = await s.api.accepted("print('never')")
-            s.change(f"executions/{queued}/blobs/payload/", b"no manifest")
-            await s.api.kill(sleeper)
-            result = await s.api.ended(queued)
-            assert (result["status"], result["error_type"]) == ("failed", "internal")
-            assert "payload" in result["error"]
-            assert (await s.api.run("print(6 * 7)"))["stdout"] == "42\n"
+async def test_a_corrupt_payload_fails_its_execution(shared: Scene) -> None:
+    sleeper = await shared.api.accepted(SLEEP)
+    queued = await shared.api.accepted("print('never')")
+    shared.change(f"executions/{queued}/blobs/payload/", b"no manifest")
+    await shared.api.kill(sleeper)
+    result = await shared.api.ended(queued)
+    assert (result["status"], result["error_type"]) == ("failed", "internal")
+    assert "payload" in result["error"]
+    assert (await shared.api.run("print(6 * 7)"))["stdout"] == "42\n"
 
 
-async def test_a_wrong_index_entry_does_not_end_an_execution(image: str, tmp_path: Path) -> None:
+async def test_a_wrong_index_entry_does_not_end_an_execution(shared: Scene) -> None:
     """The index says that a queued execution completed long ago. It still runs, and is not retired."""
-    with dev_agent(tmp_path / "consul") as agent:
-        async with scene(agent, tmp_path / "data", image) as s:
-            sleeper = await s.api.accepted(SLEEP)
-            queued = await s.api.accepted("print('whole')")
-            lie = {"version": 1, "status": "completed", "finished_at": "2001-01-01T00:00:00.000000Z"}
-            s.change(f"status/{queued}", json.dumps(lie).encode())
-            await s.api.kill(sleeper)
-            assert (await s.api.ended(queued))["stdout"] == "whole\n"
+    sleeper = await shared.api.accepted(SLEEP)
+    queued = await shared.api.accepted("print('whole')")
+    lie = {"version": 1, "status": "completed", "finished_at": "2001-01-01T00:00:00.000000Z"}
+    shared.change(f"status/{queued}", json.dumps(lie).encode())
+    await shared.api.kill(sleeper)
+    assert (await shared.api.ended(queued))["stdout"] == "whole\n"

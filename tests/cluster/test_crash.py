@@ -13,6 +13,7 @@ from tests.cluster.conftest import OpenScene
 from tests.cluster.scene_checks import after, check, recovery
 from tests.support.api import api_of, form, parse_events
 from tests.support.archives import script
+from tests.support.cases import sampled
 from tests.support.cluster import Cluster, Replica
 from tests.support.consul import durable_agent
 
@@ -89,7 +90,7 @@ async def test_a_sync_run_continues_on_another_replica_after_a_shutdown(
         async with scene([consul], size=2, stop_timeout="0.1") as s:
             first, second = s.cluster.replicas
             async with api_of(first.url) as api:
-                body = form(script("import time\nprint('on', flush=True)\ntime.sleep(12)\nprint('end')"))
+                body = form(script("import time\nprint('on', flush=True)\ntime.sleep(8)\nprint('end')"))
                 headers = {"Accept": "text/event-stream"}
                 async with api.session.post("/api/v1/exec/sync", data=body, headers=headers) as stream:
                     events = parse_events(stream)
@@ -103,20 +104,26 @@ async def test_a_sync_run_continues_on_another_replica_after_a_shutdown(
             await s.cluster.stop()
 
 
+@sampled("expires", [False, True], every=2)
 async def test_a_replica_suspended_beyond_its_session_loses_its_runs_to_others(
-    scene: OpenScene, tmp_path: Path, jobs: int
+    scene: OpenScene, tmp_path: Path, jobs: int, expires: bool
 ) -> None:
-    """After SIGSTOP, other replicas adopt its runs. After SIGCONT, it appends nothing to these runs."""
+    """After SIGSTOP, other replicas adopt its runs. After SIGCONT, it appends nothing to these runs. With `expires`,
+    Consul ends its session by the TTL; otherwise the test ends it."""
+    shortest = 32 if expires else 14
     with durable_agent(tmp_path / "consul") as consul:
-        async with scene([consul]) as s:
+        async with scene([consul], size=3 if expires else 2) as s:
             leader = await s.cluster.leader()
             still = next(replica for replica in s.cluster.replicas if replica is not leader)
-            running = [s.load.job(shortest=32, longest=34) for _ in range(2)]
+            running = [s.load.job(shortest=shortest, longest=shortest + 2) for _ in range(2)]
             ids = [await s.load.submit(job, still.url) for job in running]
             for job in running:
                 await s.starts.until(job.mark)
+            still_id = await s.cluster.id_of(still)
             at = now()
             still.pause()
+            if not expires:
+                await s.cluster.end_consul_session(still_id)
             s.load.urls = [url for url in s.cluster.urls if url != still.url]
             async with anyio.create_task_group() as tasks:
                 for job, execution_id in zip(running, ids, strict=True):

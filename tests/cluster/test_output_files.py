@@ -71,11 +71,3 @@ open('left', 'wb').write(os.urandom({4 * MEBIBYTE}))
         ]
         async with there.session.get(f"/api/v1/executions/{execution_id}/files/left") as answer:
             assert len(await answer.read()) == 4 * MEBIBYTE
-
-
-async def test_a_result_too_large_for_consul_is_omitted(image: str, tmp_path: Path) -> None:
-    code = "class A:\n    def __repr__(self): return '\\x01' * 65536\nprint('y' * 60_000)\nA()"
-    async with pair(image, tmp_path) as (_, api, _):
-        result = (await api.eval({"code": code, "eval_last_expr": True})).document
-    assert (result["status"], result["stdout"]) == ("completed", "y" * 60_000 + "\n")
-    assert ("result" in result, result["truncated"]["result"]) == (False, True)

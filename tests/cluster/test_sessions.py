@@ -45,24 +45,31 @@ WAITED_EVENTS = ["submitted", "claimed", "released", "claimed", "running", "fini
 
 
 @pytest.mark.parametrize(
-    ("crashes", "cell_seconds"),
+    ("crashes", "replicas", "cell_seconds", "installs"),
     [
-        pytest.param(1, 10, id="once"),
-        pytest.param(20, 30, id="20 times", marks=pytest.mark.soak),
+        pytest.param(1, 2, 10, False, id="once"),
+        pytest.param(20, 3, 30, True, id="20 times", marks=pytest.mark.soak),
     ],
 )
 async def test_a_session_survives_the_crash_of_its_owner(
-    image: str, tmp_path: Path, crashes: int, cell_seconds: int
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    crashes: int,
+    replicas: int,
+    cell_seconds: int,
+    installs: bool,
 ) -> None:
-    """The running cell ends once, with its own result; the cell that waits runs after it; no cell runs twice."""
-    settings = {**SETTINGS, **installing_settings()}
+    """The running cell ends once, with its own result; the cell that waits runs after it; no cell runs twice. With
+    `installs`, the image has no IPython."""
+    image = request.getfixturevalue("image" if installs else "session_image")
+    settings = {**SETTINGS, **(installing_settings() if installs else {})}
     with durable_agent(tmp_path / "consul") as consul, anyio.fail_after(ROUND_SECONDS * (crashes + 1)):
-        async with running_cluster(tmp_path, image, [consul], 3, **settings) as cluster:
+        async with running_cluster(tmp_path, image, [consul], replicas, **settings) as cluster:
             document = await opened(cluster.urls[0])
             numbers = range(1, crashes + 1)
             seconds = [await crash(cluster, document, number, cell_seconds) for number in numbers]
             recovery(SCENE, "variables available again", [round(each, 1) for each in seconds])
-            async with api_of(cluster.urls[0]) as api:
+            async with api_of(running_url(cluster)) as api:
                 assert (await api.request("DELETE", f"/api/v1/sessions/{document['id']}")).status == 200
             await cluster.stop()
     assert max(seconds) <= RECOVERY_SECONDS_MAX
@@ -126,7 +133,10 @@ async def opened(url: str) -> Any:
 
 async def crash(cluster: Cluster, document: Any, number: int, cell_seconds: int) -> float:
     """Kill the owner while a cell runs and another one waits. Check both, and return after how many seconds the
-    variables could be read again. At the end, the owner is back as another replica."""
+    variables could be read again. Before, start the replica that an earlier call has killed."""
+    for replica in cluster.replicas:
+        if replica.server is None:
+            await replica.start()
     victim = await owner_of(cluster, document)
     other = next(replica for replica in cluster.replicas if replica is not victim)
     async with api_of(other.url) as api:
@@ -146,13 +156,16 @@ async def crash(cluster: Cluster, document: Any, number: int, cell_seconds: int)
         assert (await session.get())["interpreter_restarts"] == 0
         assert await event_names(session, running) == RUN_EVENTS
         assert await event_names(session, waiting) == WAITED_EVENTS
-    await victim.start()
     return seconds
+
+
+def running_url(cluster: Cluster) -> str:
+    return next(replica.url for replica in cluster.replicas if replica.server is not None)
 
 
 async def owner_of(cluster: Cluster, document: Any) -> Replica:
     """Return the replica that owns the session, as any running replica sees it."""
-    async with api_of(next(replica.url for replica in cluster.replicas if replica.server is not None)) as api:
+    async with api_of(running_url(cluster)) as api:
         name = (await Session(api, document).get())["replica"]
     address = (await cluster.members())[name]["address"]
     return next(replica for replica in cluster.replicas if replica.url == address)

@@ -12,7 +12,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.support.api import api_of
 from tests.support.cases import sampled
+from tests.support.cluster import running_cluster
 from tests.support.consul import ACL, Agent, dev_agent, durable_agent, free_ports, new_agent, running
 from tests.support.server import PROGRAM, running_server
 from tests.support.terminal import output_until, run_cli, started
@@ -116,7 +118,7 @@ def test_a_server_that_waits_for_consul_stops_at_sigterm(image: str, tmp_path: P
     assert "Traceback" not in server.said
 
 
-@pytest.mark.parametrize("clustered", [False, True])
+@sampled("clustered", [False, True], every=2)
 def test_the_data_directory_is_private(image: str, tmp_path: Path, clustered: bool) -> None:
     """It contains requests, environment variables and output of programs."""
     with ExitStack() as stack:
@@ -193,8 +195,9 @@ def test_a_consul_prefix_of_another_program_is_a_one_line_error(image: str, tmp_
     assert server.said.count("\n") == 1
 
 
-def test_a_server_survives_outages_of_consul(image: str, tmp_path: Path) -> None:
-    """The server serves again when Consul is back, and shuts down without Consul. The running program is not lost."""
+@pytest.mark.full
+def test_a_server_survives_an_outage_of_consul(image: str, tmp_path: Path) -> None:
+    """The server serves again when Consul is back. See also tests/cluster/test_consul_outage.py."""
     with (
         durable_agent(tmp_path / "consul") as agent,
         waiting(tmp_path, image, consul_addr=agent.address, stop_timeout="1") as server,
@@ -209,6 +212,17 @@ def test_a_server_survives_outages_of_consul(image: str, tmp_path: Path) -> None
         agent.wait_ready()
         server.until("this replica is a member again")
         server.check_serves()
+        assert server.stop() == 0
+    check_log(server)
+
+
+def test_a_server_shuts_down_without_consul(image: str, tmp_path: Path) -> None:
+    """The running program is not lost: another server adopts it when Consul is back."""
+    with (
+        durable_agent(tmp_path / "consul") as agent,
+        waiting(tmp_path, image, consul_addr=agent.address, stop_timeout="1") as server,
+    ):
+        server.until("listening on")
         program = "import time; time.sleep(1); print('whole')"
         execution = run_cli(server.url, "--async", stdin=program).strip()
         agent.kill()
@@ -217,26 +231,29 @@ def test_a_server_survives_outages_of_consul(image: str, tmp_path: Path) -> None
         agent.wait_ready()
         with running_server(tmp_path / "next", image, consul_addr=agent.address, warm_pool="1") as following:
             assert run_cli(following.url, "follow", execution) == "whole\n"
+    check_log(server)
+
+
+def check_log(server: Waiting) -> None:
+    """Check that an outage causes a few messages, not one every second."""
     assert "Traceback" not in server.said
     messages = Counter(line.partition(" ")[2].partition(" ")[2] for line in server.said.splitlines())
-    assert max(messages.values()) <= 4, (
-        messages
-    )  # a few messages for each of two outages, not one every second
+    assert max(messages.values()) <= 4, messages
 
 
-def test_other_replicas_finish_the_executions_of_a_stopping_one(image: str, tmp_path: Path) -> None:
+async def test_other_replicas_finish_the_executions_of_a_stopping_one(image: str, tmp_path: Path) -> None:
     """The others run the executions that have not started, and one of them adopts the running ones."""
-    own = {"warm_pool": "1", "max_concurrent": "2", "stop_timeout": "0", "default_memory_mb": "64"}
     with dev_agent(tmp_path / "consul") as agent:
-        settings = {**own, "consul_addr": agent.address}
-        with (
-            running_server(tmp_path / "one", image, **settings) as one,
-            running_server(tmp_path / "two", image, **settings) as two,
-            running_server(tmp_path / "three", image, **settings) as three,
-        ):
-            program = "import time; time.sleep(2); print('whole')"
-            ids = [run_cli(one.url, "--async", stdin=program).strip() for _ in range(8)]
-            assert one.stop() == 0
-            for number, execution in enumerate(ids):
-                asked = (two, three)[number % 2]
-                assert run_cli(asked.url, "follow", execution) == "whole\n"
+        async with running_cluster(tmp_path, image, [agent], 3, stop_timeout="0") as cluster:
+            one, two, three = cluster.replicas
+            stopping = one.server
+            assert stopping is not None
+            async with api_of(one.url) as api:
+                ids = [await api.accepted("import time; time.sleep(2); print('whole')") for _ in range(8)]
+            await one.term()
+            assert stopping.process.returncode == 0
+            async with api_of(two.url) as at_two, api_of(three.url) as at_three:
+                for number, execution in enumerate(ids):
+                    result = await (at_two, at_three)[number % 2].ended(execution)
+                    assert (result["status"], result["stdout"]) == ("completed", "whole\n"), result
+            await cluster.stop()

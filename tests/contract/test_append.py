@@ -9,6 +9,7 @@ from pyexec.domain.events import Event
 from pyexec.errors import Conflict, KeyTaken
 from pyexec.ports import EventLog, IdempotencyKey
 from tests.events import any_event, claimed, failed, finished, killed, new_id, running, submitted
+from tests.support.cases import examples
 
 
 async def test_an_unknown_execution_has_no_events(log: EventLog) -> None:
@@ -25,7 +26,9 @@ async def test_appended_events_are_read_in_order(log: EventLog) -> None:
         assert list(await log.read(execution, after)) == [*events, end][after:]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(batches=st.lists(st.lists(any_event, min_size=1, max_size=3), min_size=1, max_size=4))
 async def test_any_event_survives_the_store(log: EventLog, batches: list[list[Event]]) -> None:
     execution, written = new_id(), []

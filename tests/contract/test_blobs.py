@@ -16,9 +16,12 @@ from pyexec.errors import Unavailable
 from pyexec.ports import BlobStore
 from tests.contract.blobs import SourceBroke, content, stream
 from tests.events import new_id
+from tests.support.cases import examples
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(chunks=st.lists(st.binary(max_size=100), max_size=5))
 async def test_a_stored_blob_is_read_back(blobs: BlobStore, chunks: list[bytes]) -> None:
     name = f"{new_id()}/payload"

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from anyio import to_thread
 
 from tests.contract.logs import LOGS
 from tests.events import new_id, submitted
+from tests.support.cases import sampled
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ def kill_after(command: list[str], reports: int) -> str:
     return lines[-1]
 
 
-@pytest.mark.parametrize("reports", [1, 10, 100, 400])
+@sampled("reports", [1, 10, 100, 400], every=2)
 async def test_a_killed_process_loses_no_reported_event(log_name: str, tmp_path: Path, reports: int) -> None:
     location = tmp_path / "log"
     command = [sys.executable, "-m", "tests.contract.appender", log_name, str(location)]

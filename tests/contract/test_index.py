@@ -24,6 +24,7 @@ from tests.events import (
     running,
     submitted,
 )
+from tests.support.cases import examples
 
 WORDS: list[list[Event]] = [
     [submitted()],
@@ -51,7 +52,9 @@ async def all_pages(log: EventLog, status: Status | None, limit: int) -> list[st
             return found
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     words=st.lists(st.sampled_from(WORDS), max_size=12),
     limit=st.integers(1, 13),

@@ -15,6 +15,7 @@ from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.guest.archive import BadArchive, unpack
 from tests.domain.tars import BLOCK, LIMITS, Entry, check, pax, refused, tar
 from tests.domain.test_unpack import frames_of
+from tests.support.cases import examples
 
 NAMES = [b"one.py", b"two.py", b"../evil.py", b"d/three.py"]
 names = st.sampled_from(NAMES)
@@ -78,7 +79,7 @@ kinds = st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarf
 MAP = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.realsize": b"10"}
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(sparse_records, max_size=2), kinds, st.lists(blocks, max_size=3))
 @example([MAP], tarfile.SYMTYPE, [b"0\n".ljust(BLOCK, b"\0"), HIDDEN])
 @example([MAP | {b"size": b"1024"}], tarfile.REGTYPE, [b"0\n".ljust(BLOCK, b"\0"), HIDDEN])

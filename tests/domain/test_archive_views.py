@@ -17,6 +17,7 @@ from pyexec.errors import InvalidRequest
 from pyexec.guest.archive import BadArchive, unpack
 from tests.domain.tars import BLOCK, Entry, check, pax_record, refused, sign, tar
 from tests.domain.test_unpack import base256, frames_of
+from tests.support.cases import examples
 
 NAME, SIZE, KIND, TARGET, PREFIX, ORIGINAL_SIZE = 0, 124, 156, 157, 345, 483
 Tree = dict[str, tuple[str, object]]
@@ -182,7 +183,7 @@ def is_sparse(data: bytes) -> bool:
     return b"GNU.sparse" in data or any(data[at : at + 1] == b"S" for at in range(KIND, len(data), BLOCK))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.lists(st.tuples(st.lists(extended, max_size=3), blocks), max_size=3),
     rarely(st.lists(extended, max_size=1), []),

@@ -26,6 +26,7 @@ from pyexec.web.schemas import WaitQuery, read_query
 from pyexec.web.sse import parse_position
 from tests.domain.tars import Entry, tar
 from tests.domain.test_spec import POLICY
+from tests.support.cases import sampled
 
 ROUNDS = 3
 FACTOR = 8
@@ -206,7 +207,7 @@ def seconds_of(parse: Parse, text: str, times: int) -> float:
 
 
 @pytest.mark.filterwarnings("ignore::aiohttp.multipart.BadContentDispositionHeader")
-@pytest.mark.parametrize("which", WORST)
+@sampled("which", WORST, every=4)
 def test_parsing_takes_linear_time(which: str) -> None:
     parse, limit, worst = WORST[which]
     whole, part = worst(limit), worst(limit // FACTOR)

@@ -10,6 +10,7 @@ from pyexec.domain.execution import Execution, fold
 from pyexec.domain.fair_queue import FairShares
 from pyexec.domain.plan import Claim, ClusterState, OpenExecution, plan
 from tests.events import SPEC, submitted
+from tests.support.cases import examples
 
 TENANTS = ["a", "b", "c"]
 REPLICAS = ["r1", "r2"]
@@ -30,7 +31,7 @@ def claims_of(state: ClusterState) -> list[Claim]:
     return [action for action in actions if isinstance(action, Claim)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.fixed_dictionaries({name: st.integers(1, 10) for name in TENANTS}), st.integers(1, 4))
 def test_claims_of_waiting_tenants_converge_to_their_weights(weight: dict[str, int], slots: int) -> None:
     """Each plan hands out a few slots, and the reconciler counts the claims that it has made."""

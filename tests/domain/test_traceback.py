@@ -16,7 +16,7 @@ def crash(tmp_path: Path):
     def run(source: str, helper: str = "") -> Crash | None:
         (tmp_path / "main.py").write_text(source)
         (tmp_path / "helper.py").write_text(helper)
-        command = [sys.executable, "-B", str(tmp_path / "main.py")]
+        command = [sys.executable, "-BES", str(tmp_path / "main.py")]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         return parse_traceback(ran.stderr, root=f"{tmp_path}/")
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.traceback import Crash, TracebackParser, parse_traceback
+from tests.support.cases import sampled
 
 FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
 
@@ -117,7 +118,7 @@ WORST = {
 }
 
 
-@pytest.mark.parametrize("which", WORST)
+@sampled("which", WORST)
 @pytest.mark.parametrize("before", [b"", b"Traceback (most recent call last):\n"])
 def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None:
     def seconds(size: int, step: int) -> float:

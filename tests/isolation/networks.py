@@ -7,21 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.server import running_server
-
 NETWORK = {"network_disabled": False}
 """The option of a program with network."""
 SCRIPT = Path(__file__).parents[2] / "nomad" / "firewall.sh"
 
 
 @contextmanager
-def server_networks(image: str, directory: Path) -> Iterator[tuple[str, str]]:
-    """Let a server create a network for runs and one for setups; yield their names."""
+def network_names() -> Iterator[tuple[str, str]]:
+    """Yield names for a network of runs and one of setups, which a server creates; remove the networks at the end."""
     number = secrets.token_hex(4)
     run, setup = f"pyexec-test-run-{number}", f"pyexec-test-setup-{number}"
     try:
-        with running_server(directory / "maker", image, run_network=run, setup_network=setup, warm_pool="0"):
-            pass
         yield run, setup
     finally:
         subprocess.run(["docker", "network", "rm", run, setup], check=True, stdout=subprocess.PIPE)

@@ -12,6 +12,7 @@ import pytest
 from pyexec.settings import PREFIX
 from pyexec.settings_parser import CLIENT_VARIABLES
 from tests.support.api import api_of
+from tests.support.cases import sampled
 from tests.support.engine_proxy import EngineProxy
 from tests.support.server import PROGRAM, Server, running_server
 
@@ -62,6 +63,7 @@ def options(*names: str) -> Callable[[Any], None]:
 
 
 IGNORED = {
+    "uid": as_root,
     "memory": with_memory,
     "pids": without("PidsLimit"),
     "disk": larger("/work"),
@@ -71,7 +73,6 @@ IGNORED = {
     "capabilities": with_host(CapDrop=[], CapAdd=["NET_RAW"]),
     "no_new_privileges": options(),
     "seccomp": options("no-new-privileges:true", "seccomp=unconfined"),
-    "uid": as_root,
     "rlimits": without("Ulimits"),
     "sockets": without("Sysctls"),
     "terminals": with_terminals,
@@ -81,6 +82,14 @@ IGNORED = {
     "cpu_shares": without("CpuShares"),
 }
 """For each limit, the change to a request that makes the engine ignore the limit."""
+TOGETHER = (
+    (
+        "memory", "pids", "disk", "tmp", "read_only_root", "seccomp", "rlimits", "sockets", "masked_paths", "cpus",
+        "cpu_shares",
+    ),
+    ("network", "capabilities", "no_new_privileges", "terminals", "volumes"),
+)  # fmt: skip
+"""Limits that an engine can ignore at the same time. Only `uid` is missing: root is not subject to some others."""
 
 
 @contextmanager
@@ -126,12 +135,23 @@ async def warnings_of(server: Server) -> list[str]:
         return list(answer.document.get("warnings", ()))
 
 
-@pytest.mark.parametrize("limit", IGNORED)
+@sampled("limit", IGNORED, every=len(IGNORED))
 def test_an_unenforced_limit_prevents_the_start_and_is_named(image: str, tmp_path: Path, limit: str) -> None:
     with engine_that_ignores(tmp_path, limit) as host:
         said = refusal(tmp_path, image, docker_host=host)
     assert f"does not enforce {limit} (" in said, said
     assert said.rstrip().endswith(f"to accept this, set PYEXEC_ALLOW_UNENFORCED={limit}")
+    assert said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize("limits", TOGETHER, ids=lambda limits: limits[0])
+def test_each_of_many_unenforced_limits_is_named(image: str, tmp_path: Path, limits: tuple[str, ...]) -> None:
+    with engine_that_ignores(tmp_path, *limits) as host:
+        said = refusal(tmp_path, image, docker_host=host)
+    for limit in limits:
+        assert f"{limit} (" in said, said
+    named = said.rstrip().rpartition("to accept this, set PYEXEC_ALLOW_UNENFORCED=")[2]
+    assert set(named.split(",")) == set(limits), said
     assert said.count("\n") == 1, said
 
 

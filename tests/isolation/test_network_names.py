@@ -12,12 +12,12 @@ from aiodocker import Docker
 from tests.isolation.networks import NETWORK, bridges
 from tests.operations.preflight import check
 from tests.support.api import api_of
+from tests.support.cases import sampled
 from tests.support.images import docker
 from tests.support.server import Server, running_server
 
 pytestmark = pytest.mark.independent
 
-SERVERS = 4
 PRINT_INTERFACE_COUNT = "import socket; print(len(socket.if_nameindex()))"
 LOOPBACK_AND_ONE = "2\n"
 
@@ -64,11 +64,12 @@ async def check_network(server: Server) -> None:
         assert (read["status"], read["stdout"]) == ("completed", LOOPBACK_AND_ONE), read
 
 
+@sampled("count", [2, 4], every=2)
 async def test_servers_that_start_together_create_one_network(
-    names: tuple[str, str], start: MakeServer
+    names: tuple[str, str], start: MakeServer, count: int
 ) -> None:
-    with ThreadPoolExecutor(SERVERS) as threads:
-        servers = list(threads.map(start, range(SERVERS)))
+    with ThreadPoolExecutor(count) as threads:
+        servers = list(threads.map(start, range(count)))
     assert [len(networks(name)) for name in names] == [1, 1]
     await check_network(servers[0])
 
@@ -85,12 +86,12 @@ async def test_a_pruned_network_is_created_again(names: tuple[str, str], start: 
 
 async def test_duplicate_networks_are_reported(image: str, tmp_path: Path, names: tuple[str, str]) -> None:
     """An operator may have created them by hand. Docker starts no container in either."""
-    run, setup = names
+    run, _ = names
     async with Docker() as engine:
         for _ in range(2):
             await engine.networks.create({"Name": run, "CheckDuplicate": False})
     first, second = networks(run)
-    settings = {"run_network": run, "setup_network": setup}
+    settings = {"run_network": run, "setup_network": "none"}
     checked = check(image, tmp_path / "check", **settings)
     (text,) = checked("networks", "failed")
     assert f"Docker has 2 networks named {run}; keep only one: docker network rm " in text

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from attrs import evolve
 
 from tests.isolation.listeners import connections, listening
-from tests.isolation.networks import NETWORK, firewall, named_container, rules, server_networks
+from tests.isolation.networks import NETWORK, firewall, named_container, network_names, rules
 from tests.isolation.test_isolation_check import refusal, warnings_of
 from tests.support.api import Api, api_of
 from tests.support.index import gateway
@@ -26,19 +27,23 @@ except OSError as error:
 
 
 @pytest.fixture(scope="module")
-def networks(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    with server_networks(image, tmp_path_factory.mktemp("networks")) as both:
-        yield both
+def made(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, tuple[str, str]]]:
+    """Run a server that creates its networks and listens at all addresses, so that its networks reach its port."""
+    with network_names() as (run, setup):
+        settings = {"host": "0.0.0.0", "run_network": run, "setup_network": setup, "warm_pool": "1"}
+        with running_server(tmp_path_factory.mktemp("networked") / "data", image, **settings) as server:
+            port = server.url.rpartition(":")[2]
+            yield evolve(server, url=f"http://127.0.0.1:{port}"), (run, setup)
 
 
 @pytest.fixture(scope="module")
-def networked(
-    image: str, networks: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    run, setup = networks
-    settings = {"run_network": run, "setup_network": setup, "warm_pool": "1"}
-    with running_server(tmp_path_factory.mktemp("networked") / "data", image, **settings) as server:
-        yield server
+def networked(made: tuple[Server, tuple[str, str]]) -> Server:
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def networks(made: tuple[Server, tuple[str, str]]) -> tuple[str, str]:
+    return made[1]
 
 
 @pytest.fixture
@@ -174,16 +179,11 @@ async def test_a_reachable_host_is_a_warning_and_an_error_if_strict(
 
 
 async def test_a_reachable_server_port_is_named_in_the_warning(
-    image: str, tmp_path: Path, networks: tuple[str, str]
+    networked: Server, networks: tuple[str, str]
 ) -> None:
-    run, setup = networks
-    settings = {"host": "0.0.0.0", "run_network": run, "setup_network": setup, "warm_pool": "0"}
-    with running_server(tmp_path / "data", image, **settings) as server:
-        port = server.url.rpartition(":")[2]
-        local = f"http://127.0.0.1:{port}"
-        async with api_of(local) as api:
-            warnings = (await api.get("/ready")).document["warnings"]
-    assert [w for w in warnings if run in w and f"(open ports: {port})" in w], warnings
+    port = networked.url.rpartition(":")[2]
+    warnings = await warnings_of(networked)
+    assert [w for w in warnings if networks[0] in w and f"(open ports: {port})" in w], warnings
 
 
 async def test_the_firewall_blocks_the_host_and_the_metadata_address(

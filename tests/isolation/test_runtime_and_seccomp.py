@@ -8,8 +8,10 @@ import pytest
 
 from tests.isolation.test_isolation_check import refusal
 from tests.support.api import api_of
+from tests.support.cases import sampled
 from tests.support.containers import deployment_of, until_containers
 from tests.support.daemon import own_daemon
+from tests.support.engine_proxy import EngineProxy
 from tests.support.server import NETWORKS, PROGRAM, running_server
 
 pytestmark = pytest.mark.independent
@@ -32,6 +34,24 @@ assert open("/proc/1/stat").read().rpartition(")")[2].split()[16] == "0"
 """
 
 
+async def test_every_container_is_created_with_the_runtime(image: str, tmp_path: Path) -> None:
+    runtimes: list[str | None] = []
+    proxy = EngineProxy(
+        tmp_path / "docker.sock", lambda body: runtimes.append(body["HostConfig"].get("Runtime"))
+    )
+    proxy.start()
+    try:
+        settings = {"docker_host": f"unix://{proxy.path}", "docker_runtime": "runc", "warm_pool": "1"}
+        with running_server(tmp_path / "data", image, **settings) as server:
+            async with api_of(server.url) as api:
+                assert (await api.run("print('held')"))["stdout"] == "held\n"
+    finally:
+        proxy.stop()
+    assert runtimes
+    assert set(runtimes) == {"runc"}
+
+
+@pytest.mark.full
 async def test_a_runtime_is_passed_on(image: str, tmp_path: Path) -> None:
     with own_daemon(image, "--add-runtime=sturdy=/usr/sbin/runc") as daemon:
         settings = {"docker_host": daemon.host, "docker_runtime": "sturdy", "warm_pool": "1"}
@@ -66,7 +86,7 @@ async def test_the_seccomp_profile_applies_to_programs_and_setups(image: str, tm
             assert allocated["stdout"] == "fine\n", allocated
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("text", "reason"),
     [
         (None, "No such file"),
@@ -74,6 +94,7 @@ async def test_the_seccomp_profile_applies_to_programs_and_setups(image: str, tm
         ("[]", "allowed: a seccomp profile"),
         ('{"syscalls": []}', "allowed: a seccomp profile"),
     ],
+    every=3,
 )
 def test_an_invalid_seccomp_profile_prevents_the_start(
     image: str, tmp_path: Path, text: str | None, reason: str

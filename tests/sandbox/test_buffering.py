@@ -48,7 +48,7 @@ async def test_lines_of_threads_and_processes_are_whole(api: Api, kind: str) -> 
         ("import os\nos.execv('/bin/true', ['true'])", COMPLETED),
         ("held = []\nwhile True: held.append(bytearray(1 << 20))", OUT_OF_MEMORY),
     ],
-    every=2,
+    every=3,
 )
 async def test_no_complete_line_is_lost(api: Api, source: str, end: tuple[str, str | None, int]) -> None:
     config = {"timeout_seconds": _timeout(end), "memory_mb": 64}
@@ -56,7 +56,7 @@ async def test_no_complete_line_is_lost(api: Api, source: str, end: tuple[str, s
     assert (end_of(result), result["stdout"], result["stderr"]) == (end, "1\n", "2\n")
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("source", "end"),
     [
         ("while True: pass", TIMEOUT),
@@ -67,6 +67,7 @@ async def test_no_complete_line_is_lost(api: Api, source: str, end: tuple[str, s
             DISK_LIMIT,
         ),
     ],
+    every=2,
 )
 async def test_no_unfinished_line_is_lost_at_a_limit(
     api: Api, source: str, end: tuple[str, str | None, int]
@@ -107,7 +108,7 @@ async def test_a_program_notices_nothing_of_its_limit(api: Api) -> None:
     assert (end_of(result), result["stdout"], result["stderr"]) == (TIMEOUT, "a", "")
 
 
-@pytest.mark.parametrize(
+@sampled(
     "source",
     [
         pytest.param(
@@ -121,6 +122,7 @@ async def test_a_program_notices_nothing_of_its_limit(api: Api) -> None:
             id="starts processes all the time",
         ),
     ],
+    every=3,
 )
 async def test_the_supervisor_reports_every_timeout(api: Api, source: str) -> None:
     """Only the supervisor knows the usage. If it is too late, the server ends the run without it."""
@@ -158,7 +160,7 @@ async def test_a_request_can_choose_for_itself(api: Api, value: str, expected: s
     assert (await api.run(source, env_vars=[f"PYTHONUNBUFFERED={value}"]))["stdout"] == expected
 
 
-@pytest.mark.parametrize("rest", ["time.sleep(60)", "while True: pass"])
+@sampled("rest", ["time.sleep(60)", "while True: pass"], every=2)
 async def test_no_unfinished_line_is_lost_at_a_kill_request(api: Api, rest: str) -> None:
     source = f"import sys, time\nprint('ready')\nprint('a', end='')\nsys.stderr.write('b')\n{rest}"
     execution_id = await api.accepted(source)

@@ -10,6 +10,7 @@ import pytest
 from attrs import frozen
 
 from tests.sandbox.corpus import CORPUS, Case
+from tests.sandbox.test_prestarted_interpreter import NOT_TAKEN, PRINT_IF_TAKEN, TAKEN
 from tests.support.api import Api, api_of
 from tests.support.archives import tar_of
 from tests.support.cases import sampled
@@ -66,10 +67,15 @@ async def both(servers: tuple[Server, Server]) -> AsyncIterator[Both]:
         yield Both(ahead, without_prestart)
 
 
-@sampled("name", CORPUS)
+@sampled("name", CORPUS, every=6)
 async def test_results_with_and_without_prestart_are_equal(both: Both, name: str) -> None:
     ahead, without_prestart = await both.results(CORPUS[name])
     assert seen(ahead) == seen(without_prestart)
+
+
+async def test_standby_off_starts_every_interpreter_at_the_start_signal(both: Both) -> None:
+    assert (await both.without_prestart.run(PRINT_IF_TAKEN))["stdout"] == NOT_TAKEN
+    assert (await both.ahead.run(PRINT_IF_TAKEN))["stdout"] == TAKEN
 
 
 COPY = """

@@ -1,7 +1,5 @@
 """Test programs that take bytes out of pipes which their supervisor reads, or fill those that it writes."""
 
-import pytest
-
 from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of
 from tests.support.cases import sampled
 
@@ -49,7 +47,7 @@ async def test_a_program_that_fills_its_own_input_does_not_delay_a_limit(attack:
     assert (end_of(result), "usage" in result) == (TIMEOUT, True)
 
 
-@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), 9)"])
+@sampled("end", ["os._exit(0)", "os.kill(os.getpid(), 9)"], every=2)
 async def test_an_output_pipe_in_flight_does_not_delay_the_end(attack: Attack, end: str) -> None:
     source = f"""
 import os, socket

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from tests.support.attack import COMPLETED, DISK_LIMIT, OUT_OF_MEMORY, Attack, end_of
+from tests.support.cases import sampled
 
 FILL_TCP = """
 import socket
@@ -48,7 +49,7 @@ for _ in range(1000):
 """
 
 
-@pytest.mark.parametrize("fill", [FILL_TCP, FILL_UDP, FILL_NETLINK], ids=["tcp", "udp", "netlink"])
+@sampled("fill", [FILL_TCP, FILL_UDP, FILL_NETLINK], ids=["tcp", "udp", "netlink"], every=3)
 async def test_buffers_of_sockets_count_as_memory(attack: Attack, fill: str) -> None:
     result = await attack(f"{fill}\nimport time; time.sleep(0.5); print('filled')")
     assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")

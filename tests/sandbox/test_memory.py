@@ -105,7 +105,7 @@ for address in range(0, size, 1 << 21):
         pytest.param(IN_SOCKETS, id="in sockets"),
         pytest.param(IN_PAGE_TABLES, id="in page tables"),
     ],
-    every=2,
+    every=3,
 )
 async def test_a_memory_bomb_is_out_of_memory(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source)

@@ -35,7 +35,7 @@ for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         ("fd00:ec2::254", 80),
         ("2606:4700:4700::1111", 443),
     ],
-    every=2,
+    every=4,
 )
 async def test_no_address_is_reachable_without_network(attack: Attack, host: str, port: int) -> None:
     result = await attack(CONNECT, script_args=[host, str(port)])
@@ -128,7 +128,7 @@ async def test_two_runs_can_listen_on_the_same_loopback_port(attack: Attack) -> 
         ("AF_CAN", "SOCK_RAW"),
         ("AF_TIPC", "SOCK_STREAM"),
     ],
-    every=2,
+    every=4,
 )
 async def test_other_sockets_are_refused(attack: Attack, family: str, kind: str) -> None:
     numbers = {"AF_PACKET": 17, "AF_INET": 2, "AF_INET6": 10, "AF_VSOCK": 40}

@@ -25,7 +25,7 @@ BINARY = "import os\nwhile True: os.write(1, bytes(range(256)) * 16)"
         pytest.param(BY_CHILDREN, id="by children"),
         pytest.param(BINARY, id="binary"),
     ],
-    every=2,
+    every=3,
 )
 async def test_a_flood_ends_at_the_limit(attack: Attack, source: str) -> None:
     result = await attack(source)

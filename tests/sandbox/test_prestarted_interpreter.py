@@ -133,12 +133,6 @@ def prestarted_interpreters(ids: Collection[str]) -> list[int]:
     return found
 
 
-async def test_standby_off_starts_every_interpreter_at_the_start_signal(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, warm_pool=str(POOL), standby="off") as server:
-        async with api_of(server.url) as api:
-            assert (await api.run(PRINT_IF_TAKEN))["stdout"] == NOT_TAKEN
-
-
 @pytest.mark.parametrize("metadata", [{}, {"env_vars": ["A=b"]}], ids=["taken", "not taken"])
 async def test_memory_is_counted_the_same_with_and_without_prestart(
     api: Api, metadata: dict[str, Any]
@@ -155,7 +149,7 @@ async def test_memory_is_counted_the_same_with_and_without_prestart(
     assert end_of(beyond) == OUT_OF_MEMORY
 
 
-@pytest.mark.parametrize("metadata", [{}, {"env_vars": ["A=b"]}, {"env_vars": ["PYTHONHASHSEED=1"]}])
+@sampled("metadata", [{}, {"env_vars": ["A=b"]}, {"env_vars": ["PYTHONHASHSEED=1"]}], every=2)
 async def test_the_memory_of_the_shortest_program_is_known(api: Api, metadata: dict[str, Any]) -> None:
     """The program ends before its first regular check, and an interpreter needs more than one megabyte."""
     for _ in range(5):
@@ -166,6 +160,7 @@ async def test_the_memory_of_the_shortest_program_is_known(api: Api, metadata: d
 @sampled(
     "variables",
     ["PYTHONPATH=/work/lib", "PYTHONPATH=/usr:lib", "PYTHONPATH=/tmp/../work/lib", "PYTHONUSERBASE=/work/.x"],
+    every=4,
 )
 async def test_an_image_with_python_paths_in_the_archive_gets_a_new_interpreter(
     api: Api, made: Callable[..., str], variables: str
@@ -193,6 +188,7 @@ SCRIPT_IS_THERE = (
         pytest.param("if not ready: import time; time.sleep(3600)", id="that waits"),
         pytest.param("if not ready: os.write(2, bytes(200_000))", id="that prints more than a pipe takes"),
     ],
+    every=4,
 )
 async def test_a_failed_prestart_falls_back_to_a_new_interpreter(
     api: Api, made: Callable[..., str], customization: str

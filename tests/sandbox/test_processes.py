@@ -94,7 +94,7 @@ ctypes.CDLL(None).pthread_exit(None)
         pytest.param(IS_TRACED, id="asks to be traced"),
         pytest.param(LEADER_LEAVES, id="goes on without its first thread"),
     ],
-    every=2,
+    every=3,
 )
 async def test_a_program_that_does_not_end_times_out(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=BRIEF)
@@ -139,13 +139,14 @@ except RuntimeError:
 """
 
 
-@pytest.mark.parametrize(
+@sampled(
     ("then", "end", "error"),
     [
         ("raise", ("completed", "RuntimeError", 1), f"can't start new thread (the program {REACHED})"),
         ("os._exit(3)", ("completed", None, 3), f"the program {REACHED}"),
         ("time.sleep(60)", TIMEOUT, f"the program ran longer than 5 s and was stopped; it {REACHED}"),
     ],
+    every=3,
 )
 async def test_a_failure_names_the_limit_that_was_reached(
     attack: Attack, then: str, end: tuple[str, str | None, int], error: str
@@ -154,7 +155,7 @@ async def test_a_failure_names_the_limit_that_was_reached(
     assert (end_of(result), result["error"]) == (end, error)
 
 
-@pytest.mark.parametrize("how", ["thread", "process"])
+@sampled("how", ["thread", "process"], every=2)
 async def test_the_number_of_processes_is_limited(attack: Attack, how: str) -> None:
     source = """
 import os, sys, threading, time

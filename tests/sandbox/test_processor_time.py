@@ -34,7 +34,7 @@ KERNEL = "import os\nwhile True: os.urandom(1 << 20)"
         pytest.param(THREAD, id="thread"),
         pytest.param(KERNEL, id="kernel"),
     ],
-    every=2,
+    every=3,
 )
 async def test_a_program_ends_at_its_limit_of_processor_time(attack: Attack, source: str) -> None:
     result = await attack("print('before', flush=True)\n" + source, config=LIMIT)

@@ -6,6 +6,7 @@ import pytest
 from pyexec.errors import SandboxRefused
 from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
+from tests.support.cases import sampled
 from tests.support.session_sandboxes import (
     Client,
     SharedSession,
@@ -82,7 +83,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@sampled("name", HOSTILE, every=3)
 async def test_a_hostile_cell_ends_and_the_next_one_works(session: Client, name: str) -> None:
     code, expected = HOSTILE[name]
     with anyio.fail_after(20):

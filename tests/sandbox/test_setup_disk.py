@@ -141,7 +141,7 @@ for n in range(100):
 }
 
 
-@sampled("attack", ATTACKS, every=2)
+@sampled("attack", ATTACKS, every=4)
 async def test_a_setup_cannot_exceed_its_disk_space(api: Api, image: str, attack: str) -> None:
     command = f"cat > /attack.py <<'END'\n{HEADER}{ATTACKS[attack]}\ntime.sleep(60)\nEND\npython3 /attack.py"
     result = await api.run("", pre_commands=[command])

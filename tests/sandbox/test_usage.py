@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of
+from tests.support.cases import sampled
 
 pytestmark = pytest.mark.used_once
 
@@ -23,7 +24,7 @@ except ChildProcessError:
 """
 
 
-@pytest.mark.parametrize("before", ["", IGNORED], ids=["waits", "ignores SIGCHLD"])
+@sampled("before", ["", IGNORED], ids=["waits", "ignores SIGCHLD"], every=2)
 async def test_processor_time_of_all_children_counts(attack: Attack, before: str) -> None:
     result = await attack(before + BUSY_CHILDREN + WAIT_FOR_ALL)
     assert end_of(result) == COMPLETED

@@ -10,17 +10,18 @@ from pyexec.domain.events import Adopted, Finished, Running
 from pyexec.domain.execution import Phase
 from tests.services.replica_schedules import Replicas
 from tests.services.simulation import PLACES, without_threads
+from tests.support.cases import examples
 
 __all__ = ["without_threads"]
 
 pytestmark = pytest.mark.usefixtures("without_threads")
 
 
-def _explore(examples: int, steps: int) -> None:
+def _explore(count: int, steps: int) -> None:
     run_state_machine_as_test(
         Replicas,
         settings=settings(
-            max_examples=examples,
+            max_examples=count,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -29,7 +30,7 @@ def _explore(examples: int, steps: int) -> None:
 
 
 def test_the_invariants_hold_in_random_schedules() -> None:
-    _explore(100, 30)
+    _explore(examples(100), 30)
 
 
 def test_the_first_owner_adopts_its_run_again_if_the_adopter_crashes() -> None:

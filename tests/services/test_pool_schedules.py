@@ -20,6 +20,7 @@ from pyexec.sandbox.sandbox import Sandbox
 from tests.services.containers import Box, MemoryEngine, document
 from tests.services.pool_kinds import image_of, kind_of, spec_of
 from tests.services.virtual_time import VirtualLoop
+from tests.support.cases import examples
 
 SIZE, RUNS_MAX, START_SECONDS, PATIENCE_SECONDS = 2, 5, 0.3, 60.0
 LIMITS = FileLimits(bytes_max=0)
@@ -208,7 +209,7 @@ def at(time: float, seconds: float) -> Caller:
     return Caller(time, "a", 64, seconds, "clean")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(CALLERS)
 def test_a_sandbox_serves_one_tenant_and_only_while_it_is_clean(callers: Sequence[Caller]) -> None:
     run(callers)

@@ -11,7 +11,8 @@ from attrs import define, evolve, field
 from pyexec.domain.events import Usage
 from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.output_files import FileLimits
-from pyexec.sandbox.protocol import Exited, Frame
+from pyexec.domain.output_log import Stream
+from pyexec.sandbox.protocol import Exited, Frame, OutputChunk
 from pyexec.services import run_monitor
 from pyexec.services.active_runs import Run
 from pyexec.services.output_files import OutputFileLimits
@@ -111,6 +112,17 @@ async def test_a_supervisor_that_ignores_a_kill_request_is_killed(run: Run, conn
     run.record([kill_requested()])
     outcome = await outcome_of(run, FakeSandbox(silent=True, connected=connected))
     assert (outcome.reason, outcome.usage) == ("killed", None)
+
+
+async def test_too_many_switches_between_streams_exceed_the_output_limit(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_monitor, "STREAM_CHANGES_MAX", 100)
+    turns = [OutputChunk(stream, b"x") for _ in range(60) for stream in (Stream.STDOUT, Stream.STDERR)]
+    assert (await outcome_of(run, FakeSandbox(sends=turns[:100]))).reason == "broken"
+    outcome = await outcome_of(run, FakeSandbox(sends=turns[:2]))
+    assert outcome.reason == "output_limit"
+    assert outcome.detail == "the program changed 100 times between stdout and stderr and was stopped"
 
 
 async def test_a_kill_that_no_caller_requested_is_an_invalid_report(run: Run) -> None:

@@ -18,6 +18,7 @@ from tests.services.session_boxes import SessionBox
 from tests.services.session_invariants import check_cells, check_ends, check_rest
 from tests.services.session_life import ENGINE, ID_CLOCK, SessionLife, scripted
 from tests.services.session_replicas import Scene
+from tests.support.cases import examples
 
 __all__ = ["scripted"]
 
@@ -201,11 +202,11 @@ class SessionReplicas(RuleBasedStateMachine):
         check_rest(scene)
 
 
-def explore(examples: int, steps: int) -> None:
+def explore(count: int, steps: int) -> None:
     run_state_machine_as_test(
         SessionReplicas,
         settings=settings(
-            max_examples=examples,
+            max_examples=count,
             stateful_step_count=steps,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -215,4 +216,4 @@ def explore(examples: int, steps: int) -> None:
 
 @pytest.mark.usefixtures("scripted")
 def test_the_invariants_of_sessions_hold_in_random_schedules() -> None:
-    explore(30, 30)
+    explore(examples(30), 30)

@@ -1,10 +1,11 @@
-"""Parameters of which `make test` runs some, and `make soak` all."""
+"""Parameters and examples of which `make test` runs some, and `make soak` all."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 from zlib import crc32
 
 import pytest
+from hypothesis import settings
 
 ParameterSet = type(pytest.param())
 
@@ -30,3 +31,9 @@ def keep_one_variant(test: pytest.Function, parameter: str, values: Sequence[str
     case = test.nodeid.replace(value, "", 1)
     if value != values[crc32(case.encode()) % len(values)]:
         test.add_marker(pytest.mark.full)
+
+
+def examples(count: int) -> int:
+    """Return how many examples of a property to try: `count` in `make soak`, fewer in `make test`."""
+    thorough = settings.get_profile("thorough").max_examples
+    return max(1, count * settings.default.max_examples // thorough)

@@ -130,6 +130,11 @@ class Cluster:
         leader, members = await self.leader_id(), await self.members()
         return next(r for r in self.replicas if r.url == members[leader]["address"])
 
+    async def id_of(self, replica: Replica) -> str:
+        """Return the id of a member."""
+        members = await self.members()
+        return next(name for name, document in members.items() if document["address"] == replica.url)
+
     async def until_recovered(self) -> None:
         """Wait until the running replicas have adopted or removed all containers of dead replicas."""
         index, running = 0, sum(replica.server is not None for replica in self.replicas)

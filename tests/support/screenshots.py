@@ -17,7 +17,7 @@ from tests.support.browser import page_of
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.console import outcome, run, run_cell
 from tests.support.consul import durable_agent
-from tests.support.images import docker, image_with_ipython, own_image
+from tests.support.images import docker, image_with_ipython, install_ipython, own_image
 from tests.support.sessions import opened
 
 FOLDER = Path("docs/console")
@@ -122,7 +122,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         own_image(os.environ["PYEXEC_TEST_IMAGE"]) as image,
-        image_with_ipython(image, Path(folder)) as ready,
+        image_with_ipython(image, install_ipython(image, Path(folder))) as ready,
     ):
         docker("tag", ready, IMAGE)
         anyio.run(take_all, Path(folder), IMAGE)
