@@ -17,7 +17,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from pyexec.web.application import ROUTES
 from tests.support.archives import tar_of
-from tests.support.browser import page_in, running_browser
+from tests.support.browser import page_of, running_browser
 from tests.support.cases import sampled
 from tests.support.server import Server, running_server
 from tests.web.in_process import running_web
@@ -37,7 +37,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(server: Server, browser: Browser) -> AsyncIterator[Page]:
-    async with page_in(browser, server.url) as (opened, wrong):
+    async with page_of(server.url, browser=browser) as (opened, wrong):
         await opened.goto(f"{server.url}/docs")
         yield opened
         assert wrong == []
@@ -91,7 +91,7 @@ async def test_nothing_in_a_display_is_executed(server: Server, browser: Browser
     )
     files = ("evil.html", "evil.svg", "evil.xhtml")
     body = {"code": f"FILES = {files}\n{code}", "output_files": ["evil.*"]}
-    async with page_in(browser, server.url) as (page, wrong):
+    async with page_of(server.url, browser=browser) as (page, wrong):
         await page.goto(f"{server.url}/docs")
         box = await endpoint(page, "evaluate")
         await box.locator("textarea.body-param__text").fill(json.dumps(body))
@@ -151,7 +151,7 @@ async def behind_a_prefix(url: str) -> AsyncIterator[str]:
 
 @sampled("page", ["docs", "docs/"])
 async def test_works_behind_a_prefix(server: Server, browser: Browser, page: str) -> None:
-    async with behind_a_prefix(server.url) as url, page_in(browser, url) as (opened, wrong):
+    async with behind_a_prefix(server.url) as url, page_of(url, browser=browser) as (opened, wrong):
         await opened.goto(f"{url}/{page}")
         status, result = await answer(await endpoint(opened, "evaluate"))
         assert (status, result["result"], wrong) == ("200", "42", [])
@@ -159,7 +159,7 @@ async def test_works_behind_a_prefix(server: Server, browser: Browser, page: str
 
 async def test_sends_the_token_that_the_user_enters(browser: Browser, tmp_path: Path) -> None:
     """A server that runs no programs suffices."""
-    async with running_web(tmp_path, api_tokens=TOKEN) as web, page_in(browser, web.url) as (page, _):
+    async with running_web(tmp_path, api_tokens=TOKEN) as web, page_of(web.url, browser=browser) as (page, _):
         await authorize(page, web.url)
         status, listed = await answer(page.locator(".opblock[id$='-list_executions']"))
         assert (status, listed["executions"]) == ("200", [])
@@ -170,7 +170,7 @@ async def test_runs_code_with_the_token_that_the_user_enters(
     image: str, browser: Browser, tmp_path: Path
 ) -> None:
     with running_server(tmp_path / "data", image, api_tokens=TOKEN, warm_pool="1") as guarded:
-        async with page_in(browser, guarded.url) as (page, _):
+        async with page_of(guarded.url, browser=browser) as (page, _):
             await authorize(page, guarded.url)
             status, result = await answer(await endpoint(page, "evaluate"))
             assert (status, result["result"]) == ("200", "42")

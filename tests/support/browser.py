@@ -21,25 +21,24 @@ def executable() -> str:
 
 @asynccontextmanager
 async def running_browser() -> AsyncIterator[Browser]:
-    """Run a browser. Several tests can open their pages in it if they share an event loop."""
+    """Start a browser. It serves the tests of one event loop."""
     async with async_playwright() as playwright:
-        # Chromium's sandbox does not work as root; the page comes from this repository.
+        # Chromium's sandbox does not work as root; the pages come from this repository.
         browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
         yield browser
         await browser.close()
 
 
 @asynccontextmanager
-async def page_of(url: str, *, scale: float = 1) -> AsyncIterator[tuple[Page, list[str]]]:
-    """Open a page as `page_in` does, in a browser of its own."""
-    async with running_browser() as browser, page_in(browser, url, scale=scale) as opened:
-        yield opened
-
-
-@asynccontextmanager
-async def page_in(browser: Browser, url: str, *, scale: float = 1) -> AsyncIterator[tuple[Page, list[str]]]:
+async def page_of(
+    url: str, *, browser: Browser | None = None, scale: float = 1
+) -> AsyncIterator[tuple[Page, list[str]]]:
     """Open a page, with `scale` device pixels to a pixel; yield it and a list of problems: errors of scripts and of the
-    browser, and requests to other servers, which are aborted."""
+    browser, and requests to other servers, which are aborted. Without `browser`, start one for this page."""
+    if browser is None:
+        async with running_browser() as own, page_of(url, browser=own, scale=scale) as opened:
+            yield opened
+        return
     wrong: list[str] = []
 
     async def refuse_elsewhere(route: Route) -> None:
@@ -49,10 +48,10 @@ async def page_in(browser: Browser, url: str, *, scale: float = 1) -> AsyncItera
             wrong.append(f"asks for {route.request.url}")
             await route.abort()
 
-    page = await browser.new_page(device_scale_factor=scale)  # in a context of its own, without stored data
-    page.set_default_timeout(PATIENCE_MS)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
-    await page.route("**/*", refuse_elsewhere)
-    yield page, wrong
-    await page.close()
+    async with await browser.new_context(device_scale_factor=scale) as context:
+        page = await context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda told: wrong.append(told.text) if told.type == "error" else None)
+        await page.route("**/*", refuse_elsewhere)
+        yield page, wrong
