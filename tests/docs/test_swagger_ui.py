@@ -20,7 +20,6 @@ from tests.support.archives import tar_of
 from tests.support.browser import page_of, running_browser
 from tests.support.cases import sampled
 from tests.support.server import Server, running_server
-from tests.web.in_process import running_web
 
 TOKEN = "a-token"
 SAFE_TYPES = ("application/json", "text/event-stream", "text/plain", "application/x-tar")
@@ -157,18 +156,7 @@ async def test_works_behind_a_prefix(server: Server, browser: Browser, page: str
         assert (status, result["result"], wrong) == ("200", "42", [])
 
 
-async def test_sends_the_token_that_the_user_enters(browser: Browser, tmp_path: Path) -> None:
-    """A server that runs no programs suffices."""
-    async with running_web(tmp_path, api_tokens=TOKEN) as web, page_of(web.url, browser=browser) as (page, _):
-        await authorize(page, web.url)
-        status, listed = await answer(page.locator(".opblock[id$='-list_executions']"))
-        assert (status, listed["executions"]) == ("200", [])
-
-
-@pytest.mark.full
-async def test_runs_code_with_the_token_that_the_user_enters(
-    image: str, browser: Browser, tmp_path: Path
-) -> None:
+async def test_sends_the_token_that_the_user_enters(image: str, browser: Browser, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, api_tokens=TOKEN, warm_pool="1") as guarded:
         async with page_of(guarded.url, browser=browser) as (page, _):
             await authorize(page, guarded.url)
