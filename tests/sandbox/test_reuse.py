@@ -24,6 +24,7 @@ from pyexec.sandbox.protocol import (
 from tests.support.api import Api, api_of
 from tests.support.archives import script, tar_of
 from tests.support.attack import COMPLETED, NARROW, TIMEOUT, end_of
+from tests.support.cases import sampled
 from tests.support.server import Server, running_server
 
 STATE = """
@@ -241,7 +242,7 @@ async def state(api: Api, seen: dict[str, Any]) -> str:
     return str(found["sandbox"])
 
 
-@pytest.mark.parametrize("name", CLEAN)
+@sampled("name", CLEAN, every=2)
 async def test_a_cleaned_sandbox_is_like_a_new_one(api: Api, seen: dict[str, Any], name: str) -> None:
     before = await state(api, seen)
     result = await api.run(CLEAN[name])
