@@ -241,6 +241,7 @@ async def test_a_replica_without_session_appends_nothing_until_it_has_another(
             await log.append(execution, 2, [running()])
 
 
+@pytest.mark.full  # the scene of tests/cluster/test_consul_outage.py waits for this expiry, too
 async def test_leadership_expires_by_the_local_clock(tmp_path: Path) -> None:
     with dev_agent(tmp_path) as agent:
         assert agent.process is not None

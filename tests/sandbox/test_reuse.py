@@ -25,6 +25,7 @@ from tests.sandbox.reuse_programs import CLEAN, DIRTY, STATE
 from tests.support.api import Api, api_of
 from tests.support.archives import script, tar_of
 from tests.support.attack import COMPLETED, NARROW, TIMEOUT, end_of
+from tests.support.cases import sampled
 from tests.support.server import Server, running_server
 
 INFECTION = """
@@ -70,7 +71,7 @@ async def state(api: Api, seen: dict[str, Any]) -> str:
     return str(found["sandbox"])
 
 
-@pytest.mark.parametrize("name", CLEAN)
+@sampled("name", CLEAN, every=2)
 async def test_a_cleaned_sandbox_is_like_a_new_one(api: Api, seen: dict[str, Any], name: str) -> None:
     before = await state(api, seen)
     result = await api.run(CLEAN[name])

@@ -186,6 +186,7 @@ END"""
     assert 1000 * (4096 + 3000) <= size < 1000 * (8192 + 3000) + (1 << 20)
 
 
+@pytest.mark.full
 async def test_a_setup_within_its_limit_may_hold_deleted_files_and_use_other_users(api: Api) -> None:
     command = """python3 - <<'END'
 import os, time
