@@ -19,7 +19,8 @@ from tests.docs.blocks import RUN, SHOWN, Block, blocks, pages, prose_of
 from tests.docs.shell import Shell, shell
 from tests.support.archives import tar_of
 from tests.support.golang import CLIENT, Module, go_program
-from tests.support.server import PROGRAM, Server
+from tests.support.images import remove_environments
+from tests.support.server import PROGRAM, Server, installing_settings, running_server
 
 OWN = {
     "docs/agents.md": "tests/integrations/test_frameworks.py",
@@ -66,6 +67,16 @@ FILES = {
 """Files in the folder in which the blocks run."""
 
 
+@pytest.fixture(scope="module")
+def machine(session_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start a server whose image has IPython. For a session, the server would install it, which takes as long as all
+    other blocks of README; tests/cli/test_cli_session_server.py does that."""
+    data = tmp_path_factory.mktemp("pages") / "data"
+    with running_server(data, session_image, **installing_settings()) as server:
+        yield server
+    remove_environments(session_image)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Create the folder in which the blocks run."""
@@ -90,16 +101,16 @@ def pages_and_programs() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("page", "program"), list(pages_and_programs()))
 def test_the_code_of_every_page_runs(
-    page: str, program: str, server: Server, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    page: str, program: str, machine: Server, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     programs = go_program(tmp_path_factory).parent if program == "go" else PROGRAM.parent
     path = os.pathsep.join([str(programs), str(PROGRAM.parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PYEXEC_SERVER": server.url}
-    with shell(folder, environment, {ADDRESS: server.url}) as bash:
+    environment = os.environ | {"PATH": path, "PYEXEC_SERVER": machine.url}
+    with shell(folder, environment, {ADDRESS: machine.url}) as bash:
         printed = None
         for block in blocks(page):
             if is_run_here(block):
-                printed = run(block, server, bash, folder)
+                printed = run(block, machine, bash, folder)
             elif block.language in SHOWN_AS_PRINTED and printed is not None:
                 assert unseen(block, printed) == [], (
                     f"{block} shows lines that are missing in the output: {printed}"
