@@ -1,5 +1,6 @@
 """Fixtures for all tests: the real parts. If one is missing, the tests fail."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from tests.support.server import GLOBAL_SETTINGS, Server, installing_settings, r
 hypothesis.settings.register_profile("brief", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)  # `make soak` chooses it
 hypothesis.settings.load_profile("brief")
+gc.disable()  # until all tests are collected, which leaves no garbage; looking for it takes a tenth of the time
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +42,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> UnitSch
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     arrange(items)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,7 +19,9 @@ from tests.support.api import api_of
 from tests.support.archives import script, tar_of
 from tests.support.server import Server, running_server
 
-CASES, CASES_OF_SOAK = 15, 400
+CASES, THOROUGH_CASES = 15, 400
+IS_THOROUGH = settings.get_current_profile_name() == "thorough"
+"""Of each operation, `make soak` makes many other requests in each run; `make test` makes the same few."""
 PATIENCE_SECONDS = 120
 BOUNDS = {
     "default_timeout": "2",
@@ -118,26 +120,15 @@ async def some_executions(url: str) -> list[str]:
         return [result["execution_id"] for result in (*results, answer.document)]
 
 
-def check_all(cases: int, *, always_the_same: bool) -> Any:
-    """Return a test of each operation with `cases` generated requests."""
-
-    @documented.parametrize()
-    @settings(
-        max_examples=cases,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        derandomize=always_the_same,
-    )
-    def test(case: schemathesis.Case, target: Target) -> None:
-        target.check(case)
-
-    return test
-
-
-test_every_answer_is_documented = check_all(CASES, always_the_same=True)
-test_every_answer_to_thousands_is_documented = pytest.mark.soak(
-    check_all(CASES_OF_SOAK, always_the_same=False)
+@documented.parametrize()
+@settings(
+    max_examples=THOROUGH_CASES if IS_THOROUGH else CASES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=not IS_THOROUGH,
 )
+def test_every_answer_is_documented(case: schemathesis.Case, target: Target) -> None:
+    target.check(case)
 
 
 def test_every_operation_has_succeeded_at_least_once(target: Target) -> None:
