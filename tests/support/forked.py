@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 LOADED = "tests.support.loaded"
 READ_AT_EXECUTION = ("PYTHON", "LC_", "LANG", "SSL_")
@@ -37,9 +36,7 @@ class ForkedProcess:
         """Start `main` with the arguments of its command line, name first, and descriptors of its standard streams."""
         run = (main, list(arguments), dict(environment), _Streams(streams), directory or Path.cwd())
         self._process = _FORKS.Process(target=_become, args=run)
-        # aiohttp loads this file twice when it is imported, which takes a tenth of a second. Few tests need it.
-        with mock.patch.dict(os.environ, SSL_CERT_FILE=os.devnull):
-            self._process.start()
+        self._process.start()
         self.pid = self._process.pid or 0
         self.stdout: Any = None
 
