@@ -14,7 +14,8 @@ from attrs import frozen
 from pyexec.adapters.docker.engine import DockerInfo
 from pyexec.preflight.check_result import Verdict
 from pyexec.preflight.docker import check_info
-from pyexec.preflight.host import check_core_dumps, check_sessions
+from pyexec.preflight.host import check_sessions
+from pyexec.preflight.kernel import check_kernel
 from pyexec.settings import Settings
 from tests.support.consul import ACL, MASTER, Agent, dev_agent, free_ports
 from tests.support.images import docker
@@ -143,12 +144,30 @@ def test_all_checks_pass_and_leave_nothing_behind(image: str, tmp_path: Path) ->
     ("pattern", "verdict"), [("core", Verdict.OK), ("|/usr/share/apport/apport -p%p", Verdict.WARNING)]
 )
 def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: str, verdict: str) -> None:
-    (tmp_path / "core_pattern").write_text(f"{pattern}\n")
+    write_kernel(tmp_path, core_pattern=pattern)
     settings = Settings(docker_socket=tmp_path / "docker.sock")
-    (found,) = check_core_dumps(settings, tmp_path / "core_pattern")
+    found, _ = check_kernel(settings, tmp_path)
     assert (found.verdict, "'/usr/share/apport/apport'" in found.text) == (verdict, pattern != "core")
     remote = Settings(docker_host="tcp://10.0.0.1:2376")
-    assert list(check_core_dumps(remote, tmp_path / "core_pattern")) == []
+    assert list(check_kernel(remote, tmp_path)) == []
+
+
+def write_kernel(directory: Path, core_pattern: str = "core", pid_max: int = 32768) -> None:
+    (directory / "core_pattern").write_text(f"{core_pattern}\n")
+    (directory / "pid_max").write_text(f"{pid_max}\n")
+    (directory / "threads-max").write_text("192731\n")
+
+
+@pytest.mark.parametrize(("concurrent", "verdict"), [(40, Verdict.OK), (60, Verdict.WARNING)])
+def test_programs_that_could_use_up_all_process_ids_are_a_warning(
+    tmp_path: Path, concurrent: int, verdict: str
+) -> None:
+    write_kernel(tmp_path)
+    _, found = check_kernel(Settings(max_concurrent=concurrent, pids_max=256), tmp_path)
+    assert (found.verdict, f"{(concurrent + 16) * 256} " in found.text) == (verdict, True)
+    write_kernel(tmp_path, pid_max=4194304)
+    _, found = check_kernel(Settings(max_concurrent=concurrent, pids_max=256), tmp_path)
+    assert found.verdict is Verdict.OK
 
 
 def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
