@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pyexec.guest import locks
+from pyexec.guest import locks, setup_init
 from pyexec.guest.locks import FREE_BYTES, FileLocks, count_bytes, count_locks
 
 FILES, LOCKS_OF_FILE = 40, 50
@@ -80,6 +81,20 @@ def test_a_runtime_that_does_not_show_the_memory_of_the_kernel_counts_no_locks(t
     counted = FileLocks(str(tmp_path / "meminfo"))
     counted.checked_at = 0.0
     assert counted.used() == 0
+
+
+def test_a_setup_with_too_many_locks_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[dict[str, object]] = []
+    stopped: list[bool] = []
+    held = SimpleNamespace(used=lambda: setup_init.LOCKS_BYTES_MAX + 1)
+    monkeypatch.setattr(setup_init, "FileLocks", lambda: held)
+    monkeypatch.setattr(setup_init, "stop_processes", lambda: stopped.append(True))
+    monkeypatch.setattr(setup_init, "report", lambda **facts: reports.append(facts))
+    monkeypatch.setattr(setup_init, "select", SimpleNamespace(select=lambda *_: ([], [], [])))
+    monkeypatch.setattr(setup_init, "os", SimpleNamespace(read=lambda *_: b""))
+    disk = SimpleNamespace(check=lambda: None, stored=7)
+    assert not setup_init.wait_for_end(disk)
+    assert (stopped, reports) == ([True], [{"disk_bytes": 7, "stopped": "locks"}])
 
 
 def test_a_process_that_hides_its_descriptors_may_have_any_number_of_locks(
