@@ -44,6 +44,23 @@ def test_locks_of_a_process_are_estimated_from_a_few_descriptors(holder: int) ->
     assert count_locks(f"/proc/{os.getpid()}") < found / 2
 
 
+def test_only_processes_that_run_can_hide_their_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if path.endswith("/fdinfo"):
+            raise PermissionError(path)
+        return listdir(path)
+
+    monkeypatch.setattr(locks.os, "listdir", refuse)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(PermissionError):
+            count_locks(f"/proc/{process.pid}")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert count_locks(f"/proc/{process.pid}") == 0
+
+
 def write(path: Path, kibibytes: int) -> None:
     path.write_text(f"MemTotal:       24684096 kB\nSUnreclaim:  {kibibytes:9} kB\nKernelStack: 1 kB\n")
 
