@@ -154,7 +154,6 @@ print('filled')
 """
 
 
-@pytest.mark.full
 async def test_file_locks_count_as_memory(attack: Attack) -> None:
     """A lock takes 192 bytes of the kernel, which counts them for no container. These would take 137 MiB."""
     result = await attack(FILL_LOCKS)
