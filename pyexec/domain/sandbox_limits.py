@@ -16,7 +16,19 @@ RESOURCE_LIMITS: Final[Mapping[str, int]] = {
     "sigpending": 1024,
 }
 """Soft and hard limits of programs, by their names in Docker and in lower case in Python's `resource`."""
+SETUP_RESOURCE_LIMITS: Final[Mapping[str, int]] = {
+    "core": 1,
+    # A setup may have 1024 processes, so it opens at most a million files. A machine with 24 GiB has 2.4 million.
+    "nofile": 1024,
+    # A setup runs as the machine's administrator, whose message queues count together. No installer needs one.
+    "msgqueue": 0,
+    "sigpending": 1024,
+}
+"""The same for the commands of setups."""
 
+CLOSED_CONNECTIONS_MAX: Final = 4096
+"""How many closed TCP connections may stay in the state TIME-WAIT, for a minute. Each takes 0.35 KiB of the kernel that
+counts for no container. The kernel's default is 131,072."""
 TCP_BUFFER_BYTES: Final = 128 * 1024
 """Maximum size of a receive buffer and of a send buffer in a sandbox without network."""
 NETWORK_TCP_BUFFER_BYTES: Final = 1024 * 1024

@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from pyexec.guest.disk import file_content_bytes
+from pyexec.guest.locks import FileLocks
 from pyexec.guest.sockets import Sockets
 from pyexec.guest.wire import CHUNK
 
@@ -14,8 +15,8 @@ CGROUP = "/sys/fs/cgroup/"
 
 class Memory:
     """The program's memory: everything charged to the container, minus the files in /work and /tmp, minus the baseline
-    that was charged before the program started, plus sockets that are not charged. Works with control groups of
-    version 1 and 2.
+    that was charged before the program started, plus sockets and file locks that are not charged. Works with control
+    groups of version 1 and 2.
 
     All files stay open, because opening a file takes memory of the container. While a process that was killed for
     lack of memory is still being torn down, the kernel kills the next process that asks for memory."""
@@ -28,6 +29,7 @@ class Memory:
             home + ("memory.oom_control" if self.v1 else "memory.events"), os.O_RDONLY | os.O_CLOEXEC
         )
         self.sockets = Sockets() if self.v1 else None
+        self.locks = FileLocks()
         self.peak = 0
         self.baseline = 0
         self.kills = 0
@@ -38,6 +40,7 @@ class Memory:
         self.baseline = self.charged() - program_bytes
         self.peak = program_bytes
         self.kills = self.oom_kills()
+        self.locks.estimate = 0  # those of an earlier program have ended with it
 
     @contextlib.contextmanager
     def killed_first(self):
@@ -51,7 +54,7 @@ class Memory:
 
     def used(self):
         """Return the program's bytes, and remember the peak."""
-        used = max(0, self.charged() - self.baseline)
+        used = max(0, self.charged() - self.baseline) + self.locks.used()
         if self.sockets:
             used += self.sockets.used()
         self.peak = max(self.peak, used)

@@ -17,7 +17,8 @@ import stat
 import sys
 import time
 
-from pyexec.guest.setup_disk import Disk, kill_processes
+from pyexec.guest.locks import FileLocks
+from pyexec.guest.setup_disk import Disk, kill_processes, stop_processes
 
 TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
@@ -31,6 +32,10 @@ DEPTH_MAX = 64
 TICK_SECONDS = 0.02
 REPORT_SECONDS = 1.0
 KILL_SECONDS = 10
+LOCKS_BYTES_MAX = max(512 << 20, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16)
+"""Installers set a few file locks. But they have processes of other users, whose locks are unknown: the growth of the
+kernel's memory counts for them, which may have other causes."""
+TOO_MANY_LOCKS = "locks"
 PR_SET_DUMPABLE = 4
 
 
@@ -55,8 +60,12 @@ def main(timeout_seconds, disk_bytes):
 def wait_for_end(disk):
     """Measure until the input has a byte or ends; return False if it has ended, or if the setup was stopped."""
     reported = time.monotonic()
+    locks = FileLocks()
     while not select.select([0], [], [], TICK_SECONDS)[0]:
         stopped = disk.check()
+        if locks.used() > LOCKS_BYTES_MAX:
+            stop_processes()
+            stopped = TOO_MANY_LOCKS
         if stopped:
             report(disk_bytes=disk.stored, stopped=stopped)
             os.read(0, 1)  # the processes stay stopped until the server removes the container

@@ -10,7 +10,6 @@ from pyexec.preflight.host import (
     check_address,
     check_blobs,
     check_certificates,
-    check_core_dumps,
     check_data_dir,
     check_installer,
     check_sessions,
@@ -18,6 +17,7 @@ from pyexec.preflight.host import (
     check_traces,
     check_webhooks,
 )
+from pyexec.preflight.kernel import check_kernel
 from pyexec.settings import PREFIX
 from pyexec.settings_parser import find_errors, read_settings
 
@@ -39,7 +39,7 @@ async def run_preflight() -> Sequence[CheckResult]:
         *check_certificates(settings),
         *check_installer(settings),
         *check_sessions(settings),
-        *check_core_dumps(settings),
+        *check_kernel(settings),
         *await check_consul(settings),
         *await check_engine(settings),
     ]

@@ -26,7 +26,6 @@ from pyexec.tenants_file import read_tenants, webhook_policy
 from pyexec.wiring.tracing import ENDPOINT, is_tracing
 
 LOW_MB = 1024
-CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 BLOB_SECONDS = 30.0
 _DEPLOYMENT = "check"
 """Stands for the deployment id in the names of objects: the check does not know the id."""
@@ -187,21 +186,6 @@ def check_certificates(settings: Settings) -> Iterator[CheckResult]:
         yield failed("ca", f"cannot read certificates from {path}: {reason}", fix)
     else:
         yield ok("ca", f"{path} contains {count} certificate authorities")
-
-
-def check_core_dumps(settings: Settings, pattern_file: Path = CORE_PATTERN) -> Iterator[CheckResult]:
-    """Warn if this machine sends core dumps to a program. An engine on another machine is not checked."""
-    if not settings.engine_host().startswith("unix://"):
-        return
-    pattern = pattern_file.read_text().strip()
-    if pattern.startswith("|"):
-        yield warning(
-            "core",
-            f"crashes on this machine start {pattern[1:].split()[0]!r} as root. Sandboxes prevent that with their core "
-            "limit of 1 byte, which images with an own interpreter can lower; set kernel.core_pattern to core",
-        )
-    else:
-        yield ok("core", "crashes start no program on this machine")
 
 
 def check_installer(settings: Settings) -> Iterator[CheckResult]:

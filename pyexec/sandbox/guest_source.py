@@ -13,6 +13,7 @@ _SUPERVISOR = (
     "archive",
     "disk",
     "sockets",
+    "locks",
     "memory",
     "cpu",
     "processes",
@@ -49,7 +50,7 @@ _REPORTS = (
     "exceptions",
 )
 _SESSION_REPORTS = ("session_shell", "session_ipython")
-_SETUP = ("setup_disk", "setup_init")
+_SETUP = ("locks", "setup_disk", "setup_init")
 
 
 def supervisor_command(*, prestart: bool) -> tuple[str, ...]:

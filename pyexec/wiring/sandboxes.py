@@ -152,8 +152,8 @@ def security_options(settings: Settings) -> SecurityOptions:
     own = _own_seccomp_profile(settings)
     return SecurityOptions(
         runtime=settings.docker_runtime,
-        sandbox_profile=own or docker_profile(may_filter=True),
-        setup_profile=own or docker_profile(may_filter=False),
+        sandbox_profile=own or docker_profile(for_setup=False),
+        setup_profile=own or docker_profile(for_setup=True),
         replaceable=own is None,
         name_servers=_name_servers(settings),
     )

@@ -9,23 +9,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.adapters.docker.config import SecurityOptions
-from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, FLUSHES, PRIVILEGED, CallPolicy
+from pyexec.domain.seccomp.policy import (
+    ALLOW,
+    ALLOWED,
+    ATTRIBUTES,
+    CONDITIONAL,
+    FLUSHES,
+    PR_SET_DUMPABLE,
+    PRIVILEGED,
+    CallPolicy,
+)
 from pyexec.domain.seccomp.profile import docker_profile
 
 WIDER = {
     "ioctl", "madvise", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
 }  # fmt: skip
 """Calls that the profile allows with every argument."""
-LARGEST = {"setrlimit": [(0, 15)], "prlimit64": [(1, 15)], "setsockopt": [(2, 127)]}
+LARGEST = {"setrlimit": [(0, 15)], "prlimit64": [(1, 15)], "setsockopt": [(2, 127)], "fcntl": [(1, 2047)]}
 """The largest resource or option that the profile allows. The kernel has none above it."""
 SUPERVISOR = 1
 FILTER = 22
-SMALL = [*range(64), 0x20000, 0x20008, 0x40000, 0x40022, 0x7E020000, 0x10000011, 0xFFFFFFFF, 1 << 32, 1 << 40]
+SMALL = [
+    *range(64),
+    0x400,
+    0x10000,
+    0x10400,
+    0x20000,
+    0x20008,
+    0x40000,
+    0x40022,
+    0x7E020000,
+    0x10000011,
+    0xFFFFFFFF,
+    1 << 32,
+    1 << 40,
+]
 
 
-def decide(call: str, arguments: tuple[int, ...], *, may_filter: bool = False) -> int | str:
+def decide(call: str, arguments: tuple[int, ...], *, for_setup: bool = False) -> int | str:
     """Return ALLOW or the error number of a call under the profile. Rules of one call do not overlap."""
-    profile = json.loads(docker_profile(may_filter=may_filter))
+    profile = json.loads(docker_profile(for_setup=for_setup))
     found = {action(rule) for rule in profile["syscalls"] if call in rule["names"] and holds(rule, arguments)}
     assert len(found) <= 1, (call, arguments)
     return found.pop() if found else 1
@@ -61,7 +84,7 @@ def intended(policy: CallPolicy, arguments: tuple[int, ...]) -> int | str:
 def test_the_profile_allows_what_the_filter_allows(call: str, arguments: tuple[int, ...]) -> None:
     filtered = intended(CONDITIONAL[call], arguments)
     profiled = decide(call, arguments)
-    if call in WIDER:
+    if call in WIDER or (call == "prctl" and bits(arguments[0]) == PR_SET_DUMPABLE):
         assert profiled == ALLOW
     elif SUPERVISOR in arguments[:2] and call in ("prlimit64", "ioprio_set"):
         assert profiled in (ALLOW, filtered, 0, 1)
@@ -73,15 +96,20 @@ def test_the_profile_allows_what_the_filter_allows(call: str, arguments: tuple[i
 
 
 def test_only_calls_of_the_policy_are_allowed() -> None:
-    rules = json.loads(docker_profile(may_filter=False))["syscalls"]
+    rules = json.loads(docker_profile(for_setup=True))["syscalls"]
     allowed = {name for rule in rules if action(rule) == ALLOW for name in rule["names"]}
     assert allowed == ALLOWED | set(CONDITIONAL) - set(FLUSHES)
     assert not PRIVILEGED & {name for rule in rules for name in rule["names"]}
 
 
-@pytest.mark.parametrize(("may_filter", "expected"), [(True, ALLOW), (False, 22)])
-def test_only_sandboxes_may_add_a_filter(may_filter: bool, expected: int | str) -> None:
-    assert decide("prctl", (FILTER, 2, 0, 0, 0, 0), may_filter=may_filter) == expected
+@pytest.mark.parametrize(("for_setup", "expected"), [(False, ALLOW), (True, 22)])
+def test_only_sandboxes_may_add_a_filter(for_setup: bool, expected: int | str) -> None:
+    assert decide("prctl", (FILTER, 2, 0, 0, 0, 0), for_setup=for_setup) == expected
+
+
+@pytest.mark.parametrize(("for_setup", "expected"), [(False, 95), (True, ALLOW)])
+def test_only_setups_may_set_attributes(for_setup: bool, expected: int | str) -> None:
+    assert {decide(call, (0,) * 6, for_setup=for_setup) for call in ATTRIBUTES} == {expected}
 
 
 def test_engines_without_seccomp_and_other_architectures_use_their_own_profile() -> None:
@@ -98,6 +126,6 @@ def test_engines_without_seccomp_and_other_architectures_use_their_own_profile()
 
 def test_no_argument_is_compared_twice_in_a_rule() -> None:
     """libseccomp takes such a comparison for an alternative."""
-    for rule in json.loads(docker_profile(may_filter=True))["syscalls"]:
+    for rule in json.loads(docker_profile(for_setup=False))["syscalls"]:
         indexes = [each["index"] for each in rule["args"]]
         assert len(indexes) == len(set(indexes))

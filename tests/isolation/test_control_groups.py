@@ -1,12 +1,14 @@
 """Test that both versions of control groups are read alike, with files from a container of known limits."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from pyexec.guest import limits_probe as probe
 from pyexec.guest import memory
+from pyexec.guest.cpu import CpuTime
 from pyexec.guest.memory import Memory
 from pyexec.guest.processes import REFUSALS_PER_SECOND, ProcessLimit
 
@@ -52,6 +54,25 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
     events = next(path for path in tmp_path.rglob("memory.*") if "oom_kill 0" in path.read_text())
     events.write_text(events.read_text().replace("oom_kill 0", "oom_kill 1"))
     assert counted.was_exhausted()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_supervisor_reads_processor_time_in_seconds(version: str, tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
+    counted = CpuTime(0, f"{tmp_path}/")
+    assert counted.baseline == pytest.approx(3.214567 - time.process_time(), abs=0.05)
+    counter = next(
+        path for path in tmp_path.rglob("cpu*") if path.is_file() and "3214567" in path.read_text()
+    )
+    counter.write_text(counter.read_text().replace("3214567", "5214567"))
+    assert counted.seconds() == pytest.approx(2, abs=0.05)
+
+
+def test_a_group_without_a_limit_of_processes_reports_none(tmp_path: Path) -> None:
+    (tmp_path / "pids.max").write_text("max\n")
+    (tmp_path / "pids.events").write_text("max 12\n")
+    limit = ProcessLimit(f"{tmp_path}/")
+    assert (limit.refusals(), limit.reached(), limit.is_fork_bomb(now=0)) == (0, None, False)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -15,7 +15,7 @@ from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.docker.engine import DockerInfo
 from pyexec.preflight.check_result import Verdict
 from pyexec.preflight.docker import check_info
-from pyexec.preflight.host import check_core_dumps, check_sessions
+from pyexec.preflight.host import check_sessions
 from pyexec.settings import Settings
 from tests.operations.preflight import Checked, check, run
 from tests.support.consul import ACL, MASTER, Agent, dev_agent
@@ -94,18 +94,6 @@ def test_all_checks_pass_and_leave_nothing_behind(image: str, tmp_path: Path) ->
     assert network not in networks()
     assert networks() <= there | {"pyexec-run", "pyexec-setup"}  # other tests may create these
     assert sorted(path.name for path in tmp_path.iterdir()) == ["consul"]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "verdict"), [("core", Verdict.OK), ("|/usr/share/apport/apport -p%p", Verdict.WARNING)]
-)
-def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: str, verdict: str) -> None:
-    (tmp_path / "core_pattern").write_text(f"{pattern}\n")
-    settings = Settings(docker_socket=tmp_path / "docker.sock")
-    (found,) = check_core_dumps(settings, tmp_path / "core_pattern")
-    assert (found.verdict, "'/usr/share/apport/apport'" in found.text) == (verdict, pattern != "core")
-    remote = Settings(docker_host="tcp://10.0.0.1:2376")
-    assert list(check_core_dumps(remote, tmp_path / "core_pattern")) == []
 
 
 def test_it_names_the_process_that_uses_the_data_directory(image: str, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ async def test_a_program_has_limits_on_what_the_kernel_counts_for_its_user(attac
 import resource
 for name in ('NOFILE', 'MEMLOCK', 'MSGQUEUE', 'SIGPENDING', 'CORE'):
     print(name, *resource.getrlimit(getattr(resource, f'RLIMIT_{name}')))
+print(open('/proc/sys/net/ipv4/tcp_max_tw_buckets').read(), end='')
 for name in ('NOFILE', 'MSGQUEUE'):
     try:
         resource.setrlimit(getattr(resource, f'RLIMIT_{name}'), (2000000, 2000000))
@@ -87,16 +88,27 @@ for name in ('NOFILE', 'MSGQUEUE'):
         "MSGQUEUE 819200 819200",
         "SIGPENDING 1024 1024",
         "CORE 1 1",
+        "4096",
         *["not allowed to raise maximum limit"] * 2,
     ]
 
 
 async def test_each_sandbox_has_a_user_and_files_of_its_own(attack: Attack) -> None:
-    """The first program takes what the kernel grants its user, and locks every file that both could share."""
+    """Both programs take all that the kernel grants a user, and lock every file that they could share."""
     source = """
-import ctypes, fcntl, os, time
+import ctypes, fcntl, os, signal, time
 libc = ctypes.CDLL(None)
-instances = [fd for _ in range(600) if (fd := libc.inotify_init()) >= 0]
+taken = [sum(libc.inotify_init() >= 0 for _ in range(600))]
+pipes = [os.pipe()[1] for _ in range(80)]  # the kernel grants a user 64 of 1 MiB
+for pipe in pipes:
+    try:
+        fcntl.fcntl(pipe, 1031, 1 << 20)  # F_SETPIPE_SZ
+    except PermissionError:
+        pass
+taken.append(sum(fcntl.fcntl(pipe, 1032) == 1 << 20 for pipe in pipes))
+taken.append(sum(libc.mq_open(b'/%d' % n, os.O_RDWR | os.O_CREAT, 0o600, None) >= 0 for n in range(100)))
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGRTMIN,))
+taken.append(sum(libc.sigqueue(os.getpid(), signal.SIGRTMIN, None) == 0 for _ in range(2000)))
 locked = {}
 for path in ('/etc/passwd', '/etc/group', '/etc/hosts', '/etc/hostname', '/etc/resolv.conf'):
     if os.path.exists(path):
@@ -107,7 +119,7 @@ for path in ('/etc/passwd', '/etc/group', '/etc/hosts', '/etc/hostname', '/etc/r
         except BlockingIOError:
             pass
 inodes = {(os.stat(path).st_dev, os.stat(path).st_ino) for path in locked}
-print(os.getuid(), len(instances) > 50, *sorted(locked), flush=True)
+print(os.getuid(), *taken, *sorted(locked), flush=True)
 time.sleep(1)
 """
     results = []
@@ -124,7 +136,29 @@ time.sleep(1)
     first, second = (result["stdout"].split() for result in results)
     assert first[0] != second[0]
     assert first[1:] == second[1:]
-    assert {"True", "/etc/passwd", "/etc/group", "/etc/hosts"} <= set(first)
+    assert min(map(int, first[1:5])) > 5, first
+    assert {"/etc/passwd", "/etc/group", "/etc/hosts"} <= set(first)
+
+
+FILL_LOCKS = """
+import ctypes, os, struct, time
+libc = ctypes.CDLL(None)
+locks = [ctypes.create_string_buffer(struct.pack('hhqqi', 1, 0, 2 * n, 1, 0)) for n in range(100)]
+for _ in range(3):
+    os.fork()
+for _ in range(900):
+    file = os.memfd_create('locked')
+    for lock in locks:
+        libc.fcntl(file, 6, lock)
+time.sleep(3)
+print('filled')
+"""
+
+
+async def test_file_locks_count_as_memory(attack: Attack) -> None:
+    """A lock takes 192 bytes of the kernel, which counts them for no container. These would take 137 MiB."""
+    result = await attack(FILL_LOCKS)
+    assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")
 
 
 async def test_no_terminal_can_be_opened(attack: Attack) -> None:

@@ -120,6 +120,42 @@ async def test_a_sandbox_is_used_again_after_a_timeout(api: Api, seen: dict[str,
     assert await state(api, seen) == before
 
 
+@sampled(
+    ("error_type", "source"),
+    [
+        ("out_of_memory", "held = bytearray(1 << 30)"),
+        ("cpu_limit", "while True: pass"),
+        ("process_limit", "import os\nwhile True:\n try: os.fork()\n except OSError: pass"),
+        (
+            "disk_limit",
+            "for at in '/work', '/tmp': open(f'{at}/x', 'wb').write(bytes(50 << 20))\nwhile True: pass",
+        ),
+        ("output_limit", "while True: print('x' * 100_000)"),
+    ],
+    every=2,
+)
+async def test_a_sandbox_is_replaced_after_a_limit(
+    api: Api, seen: dict[str, Any], error_type: str, source: str
+) -> None:
+    before = await state(api, seen)
+    result = await api.run(source, config={"cpu_seconds": 0.3 if error_type == "cpu_limit" else 20})
+    assert result["error_type"] == error_type, result
+    assert await state(api, seen) != before
+
+
+async def test_a_sandbox_is_replaced_after_a_kill_and_after_a_program_with_network(
+    api: Api, seen: dict[str, Any]
+) -> None:
+    before = await state(api, seen)
+    execution_id = await api.accepted("print('up', flush=True)\nimport time\ntime.sleep(60)")
+    await api.until_printed(execution_id, b"up")
+    assert (await api.kill(execution_id)).document == {"status": "killed"}
+    assert await state(api, seen) != before
+    identify = "print(open('/proc/1/stat').read().rsplit(')', 1)[1].split()[19])"
+    connected = [await api.run(identify, config={"network_disabled": False}) for _ in range(2)]
+    assert len({result["stdout"] for result in connected}) == 2, connected
+
+
 async def test_limits_and_usage_are_those_of_the_present_run(api: Api) -> None:
     first = await api.run("held = bytearray(40 << 20)\nfor _ in range(3_000_000): pass")
     second = await api.run("print(1)")

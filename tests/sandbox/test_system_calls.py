@@ -11,7 +11,7 @@ from tests.support.attack import COMPLETED, POOL, Attack, end_of
 from tests.support.containers import deployment_of, until_containers
 
 TRY = """
-import ctypes, errno, mmap, os, resource, socket, struct
+import ctypes, errno, fcntl, mmap, os, resource, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)
 zeros = ctypes.create_string_buffer(256)
 x86 = os.uname().machine == 'x86_64'
@@ -26,6 +26,8 @@ def attempt(attack):
         return 'succeeded'
     except OSError as error:
         return errno.errorcode[error.errno]
+entries = [(1, 7, -1), *((2, 7, user) for user in range(1, 8000)), (4, 7, -1), (16, 7, -1), (32, 7, -1)]
+acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *entry) for entry in entries)
 return_all = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
 program = struct.pack('HP', 1, ctypes.addressof(return_all))
 """
@@ -55,6 +57,15 @@ ATTACKS = {
         "socket.socket(10, 2).setsockopt(41, 32, bytes(32))": errno.ENOPROTOOPT,  # IPV6_FLOWLABEL_MGR
         "socket.socket(10, 2).setsockopt(41, 20, bytes(20))": errno.ENOPROTOOPT,  # IPV6_JOIN_GROUP
         "socket.socket(10, 2).setsockopt(41, 42, bytes(136))": errno.ENOPROTOOPT,  # MCAST_JOIN_GROUP
+    },
+    "attributes and locks of files": {
+        # An access control list of a file in memory takes up to 64 KiB that the kernel counts for no container.
+        "os.setxattr('.', 'system.posix_acl_default', acl)": errno.EOPNOTSUPP,
+        "os.setxattr('main.py', 'system.posix_acl_access', acl, follow_symlinks=False)": errno.EOPNOTSUPP,
+        "os.setxattr(0, 'user.name', b'value')": errno.EOPNOTSUPP,
+        "fcntl.fcntl(0, 37, bytes(32))": errno.EINVAL,  # F_OFD_SETLK
+        "system(56, 220, 0x10900)": errno.EPERM,  # a thread with descriptors of its own
+        "call(libc.prctl, 0x53564d41, 0, 0, 0, 0)": errno.EINVAL,  # PR_SET_VMA
     },
     "filters": {
         "call(libc.prctl, 22, 2, program, 0, 0)": errno.EINVAL,
@@ -99,12 +110,20 @@ async def test_calls_and_arguments_that_no_program_needs_are_refused(attack: Att
 
 FROM_OUTSIDE = [
     attack
-    for kind in ("sockets", "socket options", "memory", "machine-wide resources")
+    for kind in (
+        "sockets",
+        "socket options",
+        "attributes and locks of files",
+        "memory",
+        "machine-wide resources",
+    )
     for attack, number in ATTACKS[kind].items()
     if "ioctl" not in attack and "233" not in attack
 ]
 """The engine's filter refuses these, too. It does not compare the arguments of `ioctl` and `madvise`."""
 REPORT = f"{TRY}\nimport json; print(json.dumps([each for each in {FROM_OUTSIDE} if attempt(each) == 'succeeded']))"
+IN_SETUPS = REPORT.replace("if attempt", "if 'setxattr' not in each and attempt")
+"""Setups may set attributes of files."""
 
 
 async def test_the_engine_refuses_them_without_the_supervisor(attack: Attack) -> None:
@@ -115,16 +134,20 @@ async def test_the_engine_refuses_them_without_the_supervisor(attack: Attack) ->
 
 
 OF_THE_MACHINE = """
-import ctypes, resource
-limits = [resource.getrlimit(number)[1] for number in (11, 12)]
+import ctypes, os, resource
+limits = [resource.getrlimit(number)[1] for number in (7, 11, 12)]
 buffer = open("/proc/sys/net/ipv4/tcp_wmem").read().split()[2]
 print(ctypes.CDLL(None).inotify_init(), *limits, buffer, open("/proc/slabinfo", "rb").read())
+try:
+    os.mkdir("/dev/files")
+except OSError as error:
+    print(error.errno, os.statvfs("/dev/shm").f_files)
 """
 
 
 async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
     commands = [
-        f"python3 -c {shlex.quote(REPORT)} > /opt/succeeded",
+        f"python3 -c {shlex.quote(IN_SETUPS)} > /opt/succeeded",
         "python3 -c 'import ctypes; print(ctypes.CDLL(None).prctl(22, 2, 0, 0, 0))' >> /opt/succeeded",
         "useradd --create-home someone && groupadd some && chown someone:some /opt && mkfifo /opt/pipe",
         "chmod 4755 /opt/succeeded && setpriv --reuid someone --regid some --clear-groups true",
@@ -133,9 +156,8 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         f"python3 -c {shlex.quote(OF_THE_MACHINE)} >> /opt/succeeded",
     ]
     result = await attack("print(open('/opt/succeeded').read(), end='')", pre_commands=commands)
-    assert (end_of(result), result.get("stdout")) == (COMPLETED, "[]\n-1\n-1 1024 819200 1048576 b''\n"), (
-        result
-    )
+    machine = "-1 1024 1024 0 1048576 b''\n30 4096\n"
+    assert (end_of(result), result.get("stdout")) == (COMPLETED, f"[]\n-1\n{machine}"), result
 
 
 async def test_the_limit_on_core_dumps_does_not_change(attack: Attack) -> None:
@@ -150,9 +172,19 @@ print(resource.getrlimit(resource.RLIMIT_CORE) == before)
     assert (await attack(source))["stdout"] == "True\n"
 
 
+async def test_a_program_cannot_hide_its_descriptors(attack: Attack) -> None:
+    """The supervisor reads them to estimate how many file locks there are. Programs such as gpg end on an error."""
+    source = """
+import ctypes
+prctl = ctypes.CDLL(None).prctl
+print(prctl(4, 0, 0, 0, 0), prctl(3, 0, 0, 0, 0))
+"""
+    assert (await attack(source))["stdout"] == "0 1\n"
+
+
 async def test_what_programs_need_works(attack: Attack) -> None:
     source = """
-import asyncio, mmap, multiprocessing, os, socket, sqlite3, subprocess, tempfile, threading
+import asyncio, fcntl, mmap, multiprocessing, os, shutil, socket, sqlite3, subprocess, tempfile, threading
 from multiprocessing import shared_memory
 done = []
 threading.Thread(target=done.append, args=(1,)).start()
@@ -167,6 +199,8 @@ block.close()
 block.unlink()
 mmap.mmap(-1, 4096)[0] = 1
 os.close(os.memfd_create('name'))
+fcntl.lockf(os.open('/tmp/lock', os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+shutil.copy2(os.__file__, 'copy.py')
 os.sync()
 print(subprocess.run(['sh', '-c', 'ulimit -c 0; echo ran | cat'], capture_output=True).stdout)
 async def shell():

@@ -9,10 +9,12 @@ from attrs import evolve, frozen
 
 from pyexec.adapters.docker.etc_files import HOSTNAME, TARGETS
 from pyexec.domain.sandbox_limits import (
+    CLOSED_CONNECTIONS_MAX,
     MASKED_PATHS,
     NETWORK_TCP_BUFFER_BYTES,
     RESOURCE_LIMITS,
     SETUP_MASKED_PATHS,
+    SETUP_RESOURCE_LIMITS,
     TCP_BUFFER_BYTES,
 )
 from pyexec.domain.spec import MEBIBYTE
@@ -26,6 +28,10 @@ _PROFILE_ARCHITECTURES = ("amd64", "arm64")
 """The architectures, in Docker's words, of `pyexec.domain.seccomp.profile`."""
 VOLUME_BYTES_MAX = 64 * MEBIBYTE
 """Size of the file system that a container has instead of a volume of its image."""
+SETUP_FILES_MAX = 4096
+"""How many files a setup may have in memory. Each can have access control lists of 128 KiB, which count nowhere."""
+_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+"""Docker's defaults."""
 DOCKER_RESOLVER = ("docker",)
 _NO_RESOLVER = "ndots:1x"
 """Docker does not start its resolver if this option is malformed, and writes the addresses of the name servers into
@@ -90,7 +96,7 @@ def container_config(
         "NetworkMode": spec.network or "none",
         "LogConfig": _log(spec),
         "Ulimits": [_ulimit(name, limit) for name, limit in RESOURCE_LIMITS.items()],
-        "Sysctls": _tcp_buffers(TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES),
+        "Sysctls": _tcp_settings(TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES),
         "MaskedPaths": list(MASKED_PATHS),
         "Mounts": list(etc_files),
     }
@@ -113,18 +119,20 @@ def _log(spec: ContainerSpec) -> Mapping[str, Any]:
     }
 
 
-def _tmpfs_size(size: int) -> str:
-    """Limit the number of files to the number of pages: empty files use kernel memory, too."""
-    return f"size={size},nr_inodes={max(1, size // _PAGE_BYTES)}"
+def _tmpfs_size(size: int, files_max: int | None = None) -> str:
+    """Limit the number of files, by default to the number of pages: empty files use kernel memory, too."""
+    return f"size={size},nr_inodes={max(1, files_max or size // _PAGE_BYTES)}"
 
 
 def _ulimit(name: str, limit: int) -> Mapping[str, Any]:
     return {"Name": name, "Soft": limit, "Hard": limit}
 
 
-def _tcp_buffers(size_max: int) -> Mapping[str, str]:
-    """Return the settings of the container's network: least, initial and maximum sizes of TCP buffers."""
+def _tcp_settings(size_max: int) -> Mapping[str, str]:
+    """Return the settings of the container's network: least, initial and maximum sizes of TCP buffers, and the number
+    of closed connections."""
     return {
+        "net.ipv4.tcp_max_tw_buckets": str(CLOSED_CONNECTIONS_MAX),
         "net.ipv4.tcp_rmem": f"4096 131072 {size_max}",
         "net.ipv4.tcp_wmem": f"4096 16384 {size_max}",
     }
@@ -139,17 +147,21 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
 
     Its root is writable, and Docker does not remove it at its end, because it becomes an image. `volumes` are the paths
     that the image declares as volumes. What a setup writes there is not part of the new image."""
+    files_max = SETUP_FILES_MAX // (len(volumes) + 1)
+    own = f"rw,nosuid,nodev,{_tmpfs_size(VOLUME_BYTES_MAX, files_max)}"
+    in_memory = dict.fromkeys(volumes, f"{own},exec") | {"/dev/shm": f"{own},noexec,mode=1777"}  # noqa: S108
     host: dict[str, Any] = {
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
         "MaskedPaths": list(SETUP_MASKED_PATHS),
-        "Tmpfs": {path: f"rw,exec,nosuid,nodev,{_tmpfs_size(VOLUME_BYTES_MAX)}" for path in volumes},
+        "ReadonlyPaths": [*_READONLY_PATHS, "/dev"],
+        "Tmpfs": in_memory,
         "Ulimits": [
-            *(_ulimit(name, RESOURCE_LIMITS[name]) for name in ("core", "msgqueue", "sigpending")),
+            *(_ulimit(name, limit) for name, limit in SETUP_RESOURCE_LIMITS.items()),
             _ulimit("fsize", spec.file_bytes_max),
         ],
-        "Sysctls": _tcp_buffers(NETWORK_TCP_BUFFER_BYTES),
+        "Sysctls": _tcp_settings(NETWORK_TCP_BUFFER_BYTES),
     }
     security.apply(host, setup_profile(security.setup_profile))
     return _container(spec, "0:0", host)

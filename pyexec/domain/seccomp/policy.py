@@ -68,11 +68,11 @@ def deny(*cases: Sequence[Condition], action: Action = EPERM) -> CallPolicy:
 
 FILES = """
     access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fgetxattr flistxattr flock fremovexattr
-    fsetxattr fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
-    inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr lstat
+    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fgetxattr flistxattr flock fremovexattr
+    fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
+    inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lstat
     mkdir mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev
-    pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr
+    pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile
     splice stat statfs statx symlink symlinkat tee truncate umask unlink unlinkat utime utimensat utimes
     write writev
 """
@@ -113,6 +113,10 @@ ALLOWED: Final = frozenset(
 FLUSHES: Final = ("fdatasync", "fsync", "sync", "sync_file_range", "syncfs")
 """Calls without effect. A program's files are in memory; on another file, such as /etc/hosts, which Docker mounts, they
 would make the machine's disk write, at the cost of all."""
+
+ATTRIBUTES: Final = ("fsetxattr", "lsetxattr", "setxattr")
+"""Calls that fail in sandboxes as on a file system without attributes: an access control list of a file in memory takes
+up to 64 KiB, which counts for no container. Setups may set attributes: packages have files with capabilities."""
 
 PRIVILEGED_CALLS = """
     acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init fanotify_mark finit_module
@@ -158,6 +162,10 @@ MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE = 12, 100, 101
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that create namespaces."""
+CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
+F_OFD_LOCKS = (37, 38)
+"""F_OFD_SETLK and F_OFD_SETLKW."""
+PR_SET_DUMPABLE = 4
 PERSONALITIES = (0, 8, 0x20000, 0x20008, INT)
 """The default, 32-bit `uname`, the version 2.6, both, and the query. Docker allows the same."""
 SUPERVISOR = 1
@@ -199,7 +207,9 @@ def _setsockopt() -> CallPolicy:
 
 
 def _prctl() -> CallPolicy:
-    return allow_only(*([equals(0, option)] for option in PRCTL_OPTIONS.values()), otherwise=EINVAL)
+    ignored = Rule([equals(0, PR_SET_DUMPABLE)], NO_EFFECT)
+    allowed = [Rule([equals(0, option)], ALLOW) for option in PRCTL_OPTIONS.values()]
+    return CallPolicy([ignored, *allowed], EINVAL)
 
 
 def _prlimit64() -> CallPolicy:
@@ -234,7 +244,10 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     "shmget": deny([has_any(2, SHM_HUGETLB)], action=ENOMEM),
     "msync": deny([has_any(2, MS_SYNC)], action=NO_EFFECT),
     "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=EINVAL),
-    "clone": deny([has_any(0, NEW_NAMESPACES)]),
+    "clone": deny(
+        [has_any(0, NEW_NAMESPACES)], [Condition(0, CLONE_THREAD, mask=CLONE_THREAD | CLONE_FILES)]
+    ),
+    "fcntl": deny(*([equals(1, command)] for command in F_OFD_LOCKS), action=EINVAL),
     "personality": allow_only(*([equals(0, persona)] for persona in PERSONALITIES), otherwise=EPERM),
     "prctl": _prctl(),
     "prlimit64": _prlimit64(),
@@ -245,6 +258,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
         ("sched_setparam", "sched_setscheduler", "sched_setaffinity", "sched_setattr"), _NOT_SUPERVISOR
     ),
     **dict.fromkeys(FLUSHES, CallPolicy([], NO_EFFECT)),
+    **dict.fromkeys(ATTRIBUTES, CallPolicy([], EOPNOTSUPP)),
 }
 """Calls whose arguments decide."""
 

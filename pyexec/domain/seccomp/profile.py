@@ -31,8 +31,8 @@ _UNKNOWN_CALLS = """
 """
 _UNKNOWN: Final = frozenset(_UNKNOWN_CALLS.split())
 """Calls that fail with ENOSYS. Other calls that the policy does not name fail with EPERM, Docker's default."""
-_OPTIONS_MAX, _LIMITS_MAX = 128, 16
-"""Socket options and resource limits have smaller numbers. Larger ones are refused."""
+_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX = 128, 16, 2048
+"""Socket options, resource limits and commands of `fcntl` have smaller numbers. Larger ones are refused."""
 _ARCHITECTURES = (("SCMP_ARCH_X86_64", ("SCMP_ARCH_X32",)), ("SCMP_ARCH_AARCH64", ()))
 """Without their 32-bit forms: there, `socketcall` passes the arguments of `socket` in memory, which no filter reads."""
 
@@ -40,14 +40,15 @@ Arguments = Sequence[Mapping[str, Any]]
 
 
 @cache
-def docker_profile(*, may_filter: bool) -> str:
+def docker_profile(*, for_setup: bool) -> str:
     """Return the profile as JSON, for Docker 20.10 or later.
 
-    With `may_filter`, processes may add a filter, as the supervisor does. Its filter then allows no other."""
+    In a sandbox, processes may add a filter, as the supervisor does; its filter then allows no other. In a setup, they
+    may set attributes of files instead."""
     rules = [
         _rule(sorted(ALLOWED | _EVERY_ARGUMENT), ALLOW),
         _rule(sorted(_UNKNOWN), policy.ENOSYS),
-        *(_rule([call], action, case) for call, action, case in _conditional(may_filter)),
+        *(_rule([call], action, case) for call, action, case in _conditional(for_setup)),
     ]
     architectures = [
         {"architecture": name, "subArchitectures": list(others)} for name, others in _ARCHITECTURES
@@ -55,27 +56,33 @@ def docker_profile(*, may_filter: bool) -> str:
     return json.dumps({"defaultAction": "SCMP_ACT_ERRNO", "archMap": architectures, "syscalls": rules})
 
 
-def _conditional(may_filter: bool) -> Iterator[tuple[str, Action, Arguments]]:
+def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
     for call in ("socket", "socketpair", "personality", "prctl"):
         for rule in CONDITIONAL[call].rules:
             if rule.action == ALLOW:
                 yield call, ALLOW, _arguments(rule.conditions)
     yield "socket", policy.EPROTONOSUPPORT, [*_arguments([equals(0, policy.AF_NETLINK)]), _differs(2, 0)]
-    yield "prctl", ALLOW if may_filter else policy.EINVAL, _arguments([equals(0, policy.PR_SET_SECCOMP)])
+    yield "prctl", policy.EINVAL if for_setup else ALLOW, _arguments([equals(0, policy.PR_SET_SECCOMP)])
     for call, argument, bits, action in (
-        ("clone", 0, policy.NEW_NAMESPACES, None),
         ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
         ("msync", 2, policy.MS_SYNC, policy.NO_EFFECT),
         ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
         ("memfd_create", 1, policy.MFD_HUGETLB, policy.EINVAL),
     ):
         yield call, ALLOW, [_masked(argument, bits, 0)]
-        if action is not None:
-            yield call, action, [_masked(argument, bits, bits)]
+        yield call, action, [_masked(argument, bits, bits)]
+    threads = policy.CLONE_THREAD | policy.CLONE_FILES
+    for flags in (0, policy.CLONE_FILES, threads):
+        yield "clone", ALLOW, [_masked(0, policy.NEW_NAMESPACES | threads, flags)]
+    for block in _blocks(1, 0, _COMMANDS_MAX, set(policy.F_OFD_LOCKS)):
+        yield "fcntl", ALLOW, [block]
+    for command in policy.F_OFD_LOCKS:
+        yield "fcntl", policy.EINVAL, _arguments([equals(1, command)])
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
     yield from _socket_options()
     yield from _limits()
     yield from ((call, policy.NO_EFFECT, ()) for call in policy.FLUSHES)
+    yield from ((call, ALLOW if for_setup else policy.EOPNOTSUPP, ()) for call in policy.ATTRIBUTES)
 
 
 def _socket_options() -> Iterator[tuple[str, Action, Arguments]]:

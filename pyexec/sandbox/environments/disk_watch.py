@@ -7,6 +7,7 @@ from attrs import define, field
 
 from pyexec.errors import SetupFailed
 from pyexec.guest.setup_disk import ENGINE_FULL, OVER_LIMIT
+from pyexec.guest.setup_init import TOO_MANY_LOCKS
 from pyexec.ports import SetupContainer
 
 COMPARE_SECONDS = 1.0
@@ -74,6 +75,8 @@ class DiskWatch:
             self._exceeded("and was stopped")
         elif reason == ENGINE_FULL:
             self._end("setup was stopped: the disk of the Docker engine is almost full")
+        elif reason == TOO_MANY_LOCKS:
+            self._end("setup was stopped: it set too many file locks")
 
     def _exceeded(self, consequence: str) -> None:
         self._end(f"setup wrote more than {self.bytes_max >> 20} MiB {consequence}".strip())

@@ -1,0 +1,66 @@
+"""Check settings of this machine's kernel that programs share. An engine on another machine is not checked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyexec.preflight.check_result import CheckResult, ok, warning
+from pyexec.settings import Settings
+from pyexec.wiring.sandboxes import networks
+
+KERNEL = Path("/proc/sys/kernel")
+NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+"""Only the machine's own network namespace has this file."""
+NETWORK_ADDRESSES = 65536
+"""The addresses of a network as Docker creates it by default."""
+
+
+def check_kernel(
+    settings: Settings, kernel: Path = KERNEL, neighbours: Path = NEIGHBOURS
+) -> Iterator[CheckResult]:
+    """Warn if this machine sends core dumps to a program, or if programs could use up its process ids or its table of
+    neighbours."""
+    if not settings.engine_host().startswith("unix://"):
+        return
+    yield _check_core_dumps((kernel / "core_pattern").read_text().strip())
+    yield _check_process_ids(
+        settings, min(int((kernel / name).read_text()) for name in ("pid_max", "threads-max"))
+    )
+    if networks(settings) and neighbours.exists():
+        yield _check_neighbours(int(neighbours.read_text()))
+
+
+def _check_core_dumps(pattern: str) -> CheckResult:
+    if pattern.startswith("|"):
+        return warning(
+            "core",
+            f"crashes on this machine start {pattern[1:].split()[0]!r} as root. Sandboxes prevent that with their core "
+            "limit of 1 byte, which images with an own interpreter can lower; set kernel.core_pattern to core",
+        )
+    return ok("core", "crashes start no program on this machine")
+
+
+def _check_process_ids(settings: Settings, maximum: int) -> CheckResult:
+    """Compare the processes and threads of all programs together with what the kernel has for the whole machine."""
+    sandboxes = settings.max_concurrent + settings.max_sessions
+    total = sandboxes * settings.pids_max
+    if total > maximum // 2:
+        return warning(
+            "processes",
+            f"{sandboxes} programs and sessions may start {total} processes and threads together, and this machine has "
+            f"{maximum} for all; lower PYEXEC_PIDS_MAX or PYEXEC_MAX_CONCURRENT, or raise kernel.pid_max and "
+            "kernel.threads-max",
+        )
+    return ok(
+        "processes", f"{total} of this machine's {maximum} processes and threads are enough for all programs"
+    )
+
+
+def _check_neighbours(maximum: int) -> CheckResult:
+    """Compare the addresses that one program can look up with the table that the kernel has for the whole machine."""
+    if maximum < NETWORK_ADDRESSES:
+        return warning(
+            "neighbours",
+            f"a program with network can fill this machine's table of neighbours (ARP), which has {maximum} entries; "
+            "raise net.ipv4.neigh.default.gc_thresh3 to 262144, or let Docker create small networks (docs/security.md)",
+        )
+    return ok("neighbours", f"this machine's table of neighbours (ARP) has {maximum} entries")

@@ -1,0 +1,124 @@
+"""Test how the supervisor estimates the memory of file locks."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pyexec.guest import locks, setup_init
+from pyexec.guest.locks import FREE_BYTES, FileLocks, count_bytes, count_locks
+
+FILES, LOCKS_OF_FILE = 40, 50
+HOLDS = f"""
+import ctypes, fcntl, os, sys, threading
+for _ in range({FILES}):
+    file = os.memfd_create('locked')
+    for number in range({LOCKS_OF_FILE}):
+        fcntl.lockf(file, fcntl.LOCK_EX, 1, 2 * number)
+print(flush=True)
+if sys.argv[1] == 'thread':
+    threading.Thread(target=sys.stdin.read).start()
+    ctypes.CDLL(None).pthread_exit(None)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["process", "thread"])
+def holder(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Start a process that holds locks; in the second case, its first thread has ended."""
+    command = [sys.executable, "-c", HOLDS, request.param]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+def test_locks_of_a_process_are_estimated_from_a_few_descriptors(holder: int) -> None:
+    found = count_locks(f"/proc/{holder}")
+    assert 0.7 < found / (FILES * LOCKS_OF_FILE) < 1.3
+    assert count_locks(f"/proc/{os.getpid()}") < found / 2
+
+
+def test_only_processes_that_run_can_hide_their_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir = os.listdir
+
+    def refuse(path: str) -> list[str]:
+        if path.endswith("/fdinfo"):
+            raise PermissionError(path)
+        return listdir(path)
+
+    monkeypatch.setattr(locks.os, "listdir", refuse)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(PermissionError):
+            count_locks(f"/proc/{process.pid}")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert count_locks(f"/proc/{process.pid}") == 0
+
+
+def write(path: Path, kibibytes: int) -> None:
+    path.write_text(f"MemTotal:       24684096 kB\nSUnreclaim:  {kibibytes:9} kB\nKernelStack: 1 kB\n")
+
+
+def test_locks_count_only_if_the_memory_of_the_kernel_has_grown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    write(meminfo, 500_000)
+    counted = FileLocks(str(meminfo))
+    asked: list[int] = []
+
+    def count(maximum: int) -> int:
+        asked.append(maximum)
+        return maximum // 2
+
+    monkeypatch.setattr(locks, "count_bytes", count)
+
+    def used(kibibytes: int) -> int:
+        write(meminfo, kibibytes)
+        counted.checked_at = 0.0
+        return counted.used()
+
+    allowed = FREE_BYTES // 1024
+    assert (used(500_000 + allowed), asked) == (0, [])
+    assert used(400_000) == 0
+    assert used(500_000) == 50_000 * 1024
+    write(meminfo, 10**9)
+    assert counted.used() == 50_000 * 1024, "it was read less than a second ago"
+    assert asked == [100_000 * 1024]
+
+
+def test_a_runtime_that_does_not_show_the_memory_of_the_kernel_counts_no_locks(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\n")
+    counted = FileLocks(str(tmp_path / "meminfo"))
+    counted.checked_at = 0.0
+    assert counted.used() == 0
+
+
+def test_a_setup_with_too_many_locks_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[dict[str, object]] = []
+    stopped: list[bool] = []
+    held = SimpleNamespace(used=lambda: setup_init.LOCKS_BYTES_MAX + 1)
+    monkeypatch.setattr(setup_init, "FileLocks", lambda: held)
+    monkeypatch.setattr(setup_init, "stop_processes", lambda: stopped.append(True))
+    monkeypatch.setattr(setup_init, "report", lambda **facts: reports.append(facts))
+    monkeypatch.setattr(setup_init, "select", SimpleNamespace(select=lambda *_: ([], [], [])))
+    monkeypatch.setattr(setup_init, "os", SimpleNamespace(read=lambda *_: b""))
+    disk = SimpleNamespace(check=lambda: None, stored=7)
+    assert not setup_init.wait_for_end(disk)
+    assert (stopped, reports) == ([True], [{"disk_bytes": 7, "stopped": "locks"}])
+
+
+def test_a_process_that_hides_its_descriptors_may_have_any_number_of_locks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(process: str) -> int:
+        raise PermissionError(process)
+
+    monkeypatch.setattr(locks, "count_locks", refuse)
+    assert count_bytes(10**9) == 10**9

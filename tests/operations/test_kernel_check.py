@@ -1,0 +1,58 @@
+"""Test what `--check` says of this machine's kernel, with files in place of the kernel's."""
+
+from pathlib import Path
+
+import pytest
+
+from pyexec.preflight.check_result import Verdict
+from pyexec.preflight.kernel import check_kernel
+from pyexec.settings import Settings
+
+
+def write_kernel(directory: Path, core_pattern: str = "core", pid_max: int = 32768) -> None:
+    (directory / "core_pattern").write_text(f"{core_pattern}\n")
+    (directory / "pid_max").write_text(f"{pid_max}\n")
+    (directory / "threads-max").write_text("192731\n")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "verdict"), [("core", Verdict.OK), ("|/usr/share/apport/apport -p%p", Verdict.WARNING)]
+)
+def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: str, verdict: str) -> None:
+    write_kernel(tmp_path, core_pattern=pattern)
+    settings = Settings(docker_socket=tmp_path / "docker.sock")
+    found, _ = check_kernel(settings, tmp_path, tmp_path / "nowhere")
+    assert (found.verdict, "'/usr/share/apport/apport'" in found.text) == (verdict, pattern != "core")
+    remote = Settings(docker_host="tcp://10.0.0.1:2376")
+    assert list(check_kernel(remote, tmp_path, tmp_path)) == []
+
+
+@pytest.mark.parametrize(("concurrent", "verdict"), [(40, Verdict.OK), (60, Verdict.WARNING)])
+def test_programs_that_could_use_up_all_process_ids_are_a_warning(
+    tmp_path: Path, concurrent: int, verdict: str
+) -> None:
+    write_kernel(tmp_path)
+    settings = Settings(max_concurrent=concurrent, pids_max=256)
+    _, found = check_kernel(settings, tmp_path, tmp_path / "nowhere")
+    assert (found.verdict, f"{(concurrent + 16) * 256} " in found.text) == (verdict, True)
+    write_kernel(tmp_path, pid_max=4194304)
+    _, found = check_kernel(settings, tmp_path, tmp_path / "nowhere")
+    assert found.verdict is Verdict.OK
+
+
+@pytest.mark.parametrize(
+    ("entries", "network", "verdicts"),
+    [
+        (1024, "pyexec-run", [Verdict.WARNING]),
+        (262144, "pyexec-run", [Verdict.OK]),
+        (1024, "none", []),
+    ],
+)
+def test_a_small_table_of_neighbours_is_a_warning(
+    tmp_path: Path, entries: int, network: str, verdicts: list[Verdict]
+) -> None:
+    write_kernel(tmp_path)
+    (tmp_path / "gc_thresh3").write_text(f"{entries}\n")
+    settings = Settings(run_network=network, setup_network=network)
+    found = list(check_kernel(settings, tmp_path, tmp_path / "gc_thresh3"))[2:]
+    assert [result.verdict for result in found] == verdicts
