@@ -13,7 +13,7 @@ from tests.support.cases import sampled
 from tests.support.images import remove_environments
 from tests.support.server import Server, installing_settings, running_server
 
-REQUIREMENTS = "matplotlib\nipython\n"
+REQUIREMENTS = "matplotlib\nipython\nplotly\n"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,25 @@ subprocess.run([sys.executable, "-c", "import matplotlib.pyplot as p; p.plot([1]
     assert document["stdout"] == "svg svg\nsvg\n"
     document = await result_of(plotting, code)
     assert document["stdout"] == "module://pyexec_figures None\nagg\n"
+
+
+async def test_figures_of_plotly_are_shown(plotting: Api) -> None:
+    code = """
+import plotly.graph_objects as graphs, plotly.io
+graphs.Figure(graphs.Scatter(y=[1, 2])).show()
+display(graphs.Figure(graphs.Scatter(y=[3, 4])))
+plotly.io.show({"data": [{"y": [5, 6]}]})
+graphs.Figure(graphs.Scatter(y=[7, 8]))
+"""
+    document = await result_of(plotting, code, eval_last_expr=True)
+    assert document["stdout"] == ""
+    shown = [each["data"] for each in document["displays"]]
+    assert [sorted(data) for data in shown] == [["text/html", "text/plain"]] * 4
+    for data, values in zip(shown, ("[1,2]", "[3,4]", "[5,6]", "[7,8]"), strict=True):
+        assert f'"y":{values}' in data["text/html"]
+    code = "import plotly.io; print(plotly.io.renderers.default)"
+    document = await result_of(plotting, code, env_vars=["PLOTLY_RENDERER=browser"])
+    assert document["stdout"] == "browser\n"
 
 
 async def test_objects_of_ipython_are_shown(plotting: Api) -> None:
