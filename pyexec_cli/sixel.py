@@ -27,6 +27,8 @@ def has_sixel() -> bool:
     Return False if standard output is not the controlling terminal, or if this process is in the background."""
     if sys.platform == "win32":
         return False
+    import termios  # Windows does not have it
+
     try:
         if os.tcgetpgrp(sys.stdout.fileno()) != os.getpgrp():
             return False
@@ -35,12 +37,14 @@ def has_sixel() -> bool:
         return False
     try:
         return _SIXEL in _attributes(terminal)
+    except (OSError, termios.error):  # the terminal is gone
+        return False
     finally:
         os.close(terminal)
 
 
 def _attributes(terminal: int) -> list[bytes]:
-    import termios  # Windows has neither
+    import termios
     import tty
 
     saved = termios.tcgetattr(terminal)
