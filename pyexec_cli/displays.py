@@ -13,6 +13,7 @@ from anyio import to_thread
 from pyexec_client import Display, PyexecError, Result
 
 from .console import Console
+from .sixel import has_sixel, sixel_sequence
 
 _CHUNK = 4096
 """Characters of base64 in one command of the kitty protocol."""
@@ -40,10 +41,11 @@ async def output_displays(
             if display.mime_type == "text/plain" and display is not of_value:
                 await console.write("stdout", display.content() + b"\n")
         return
-    protocol = terminal_protocol() if show else None
+    # `repl`, which prints texts, reads the keyboard itself, so it must not ask the terminal.
+    protocol = await _protocol(result.displays, ask=not show_text) if show else None
     shown = 0
     for display in result.displays:
-        if protocol and (sequence := _image(display, protocol)) is not None:
+        if protocol and (sequence := await to_thread.run_sync(_image, display, protocol)) is not None:
             await console.write("stdout", sequence)
             shown += 1
         elif show_text and "text/plain" in display.data:
@@ -73,8 +75,17 @@ def _save(displays: Iterable[Display], directory: Path, console: Console, first:
         console.info(f"wrote {target}")
 
 
+async def _protocol(displays: Iterable[Display], *, ask: bool) -> str | None:
+    """Return the protocol with which standard output shows images. Ask the terminal if no variable names one."""
+    known = terminal_protocol()
+    if known or not ask or not any("image/png" in each.data for each in displays):
+        return known
+    can_ask = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return "sixel" if can_ask and await to_thread.run_sync(has_sixel) else None
+
+
 def terminal_protocol() -> str | None:
-    """Return the protocol with which standard output shows images; None if it is not a terminal that does."""
+    """Return the protocol that variables name for standard output; None if it is not a terminal, or none is named."""
     return image_protocol(os.environ) if sys.stdout is not None and sys.stdout.isatty() else None
 
 
@@ -97,6 +108,8 @@ def _image(display: Display, protocol: str) -> bytes | None:
         content = display.content("image/png")
     except (KeyError, ValueError):
         return None
+    if protocol == "sixel":
+        return sixel_sequence(content)
     # Encoded again, because the text of a server could contain control characters.
     text = base64.b64encode(content)
     if protocol == "iterm2":

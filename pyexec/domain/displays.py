@@ -36,18 +36,18 @@ def is_mime_type(name: str) -> bool:
 
 
 def is_binary_type(mime: str) -> bool:
-    """Return True for a type whose values are base64."""
-    return _BINARY.fullmatch(mime.lower()) is not None
+    """Return True for a type whose values are base64. Names of types are in lower case."""
+    return _BINARY.fullmatch(mime) is not None
 
 
 def is_json_type(mime: str) -> bool:
     """Return True for a type whose values are JSON."""
-    return mime.lower() == "application/json" or mime.lower().endswith("+json")
+    return mime == "application/json" or mime.endswith("+json")
 
 
 def is_text_type(mime: str) -> bool:
     """Return True for a type whose values are text."""
-    return mime.lower().startswith("text/") or mime.lower().endswith("+xml")
+    return mime.startswith("text/") or mime.endswith("+xml")
 
 
 def must_be_text(mime: str) -> bool:

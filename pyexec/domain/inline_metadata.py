@@ -49,7 +49,7 @@ class InlineMetadata:
 class _Block:
     """A block: the number of its first line in the script, and its content without the comment signs.
 
-    A block that is not closed has no content."""
+    The content of a block that is not closed is its comment lines."""
 
     line: int
     content: bytes
@@ -88,7 +88,11 @@ def read_inline_metadata(script: Script) -> InlineMetadata | None:
     block, second = next(blocks, None), next(blocks, None)
     for each in (block, second):
         if each is not None and not each.is_closed:
-            raise script.invalid(f"the script block that starts at line {each.line} is not closed by `# ///`")
+            end = each.line + 1 + len(each.content.splitlines())
+            raise script.invalid(
+                f"the script block that starts at line {each.line} is not closed by `# ///` before line {end}, where "
+                "its comment lines end"
+            )
     if block is None:
         return None
     if second is not None:
@@ -118,7 +122,7 @@ def _script_blocks(source: bytes, *, is_whole: bool = True) -> Iterator[_Block]:
             content = (text[2:] if text[1:2] == b" " else text[1:] for text in lines[:end].split(b"\n"))
             yield _Block(_line_at(source, match.start()), b"\n".join(content) + b"\n")
         elif lines.split(b"\n", 1)[0] != b"# ///" and (is_whole or match.end() < len(source)):
-            yield _Block(_line_at(source, match.start()), b"", is_closed=False)
+            yield _Block(_line_at(source, match.start()), lines, is_closed=False)
 
 
 def _line_at(source: bytes, position: int) -> int:

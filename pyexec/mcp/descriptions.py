@@ -65,7 +65,9 @@ def run_python(api: ApiSchemas) -> str:
     """Return the description of `run_python`, with the server's limits."""
     image = api.field("EvalRequest", "docker_image")["examples"][0]
     displays = (
-        "Figures and other rich displays are returned as images. " if api.has("Result", "displays") else ""
+        "Figures of matplotlib and other images that the program shows are returned as images. "
+        if api.has("Result", "displays")
+        else ""
     )
     return (
         "Run Python code in an isolated sandbox, wait for its end, and return stdout, stderr, the exit code and the "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -46,23 +48,39 @@ class Progress:
     _context: ServerRequestContext
     _count: int = 0
     _held: str = ""
-    _next_at: float = field(factory=anyio.current_time)
+    _has_text: anyio.Event = field(factory=anyio.Event)
+    _has_ended: anyio.Event = field(factory=anyio.Event)
 
-    @property
-    def on_progress(self) -> OnProgress | None:
-        """The function to call with text; None if the client did not ask for progress."""
-        wants_progress = self._context.meta is not None and "progress_token" in self._context.meta
-        return self._send if wants_progress else None
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[OnProgress | None]:
+        """Send the text that the body passes to the yielded function, until the body ends.
 
-    async def send_held(self) -> None:
-        """Send what is held. Call it before the result of the call is sent."""
+        Yield None if the client did not ask for progress. An exception of the body is raised in a group."""
+        if self._context.meta is None or "progress_token" not in self._context.meta:
+            yield None
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._send_texts, name="progress of a call")
+            yield self._hold
+            self._has_ended.set()
+            self._has_text.set()
+
+    async def _hold(self, text: str) -> None:
+        self._held = (self._held + text)[-MESSAGE_CHARACTERS_MAX:]
+        self._has_text.set()
+
+    async def _send_texts(self) -> None:
+        """Send what is held as soon as the interval allows it, and at the end at once."""
+        while not self._has_ended.is_set():
+            await self._has_text.wait()
+            self._has_text = anyio.Event()
+            await self._send_held()
+            with anyio.move_on_after(INTERVAL_SECONDS):
+                await self._has_ended.wait()
+        await self._send_held()
+
+    async def _send_held(self) -> None:
         if self._held:
             self._count += 1
             message, self._held = self._held, ""
             await self._context.session.report_progress(self._count, message=message)
-            self._next_at = anyio.current_time() + INTERVAL_SECONDS
-
-    async def _send(self, text: str) -> None:
-        self._held = (self._held + text)[-MESSAGE_CHARACTERS_MAX:]
-        if anyio.current_time() >= self._next_at:
-            await self.send_held()

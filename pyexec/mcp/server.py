@@ -100,19 +100,17 @@ class _Handlers:
         schema = entry.tool.input_schema
         if (mistake := await check_arguments(arguments, schema)) is not None:
             return _rejected(mistake)
-        progress = Progress(context)
-        call = Call(
-            executor=self._executor_of(context),
-            arguments=with_whole_numbers(arguments, schema),
-            call_id=self._call_id_of(context, context.request_id),
-            on_progress=progress.on_progress,
-        )
-        try:
-            result = await entry.run(call)
-        except ToolError as error:
-            return _rejected(str(error))
-        await progress.send_held()
-        return result
+        async with Progress(context).sending() as on_progress:
+            call = Call(
+                executor=self._executor_of(context),
+                arguments=with_whole_numbers(arguments, schema),
+                call_id=self._call_id_of(context, context.request_id),
+                on_progress=on_progress,
+            )
+            try:
+                return await entry.run(call)
+            except ToolError as error:
+                return _rejected(str(error))
 
     async def list_resources_page(
         self, context: McpContext, params: PaginatedRequestParams | None

@@ -128,7 +128,8 @@ def read_display(payload: bytes) -> tuple[Display, bool]:
     metadata: dict[str, object] = {}
     complete = True
     try:
-        for kind, mime, value in _fields(payload, MIME_TYPES_MAX + 1):
+        for kind, name, value in _fields(payload, MIME_TYPES_MAX + 1):
+            mime = name.lower()  # clients look for names in lower case
             if kind == channel.METADATA:
                 found = json_value(value)
                 metadata = found if isinstance(found, dict) else {}

@@ -1,15 +1,20 @@
 """Test what the command lines do with displays: files, names on stderr, and images on terminals that show them."""
 
 import base64
+import fcntl
 import json
 import os
+import re
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import pytest
 from attrs import evolve
+from PIL import Image
 
 from tests.support.canned import Request, canned
 from tests.support.cases import sampled
@@ -133,24 +138,80 @@ def test_images_are_shown_on_a_terminal_that_says_it_can(showing, environment, p
         None: b"",
     }
     assert len(text) < 2 * 4096
-    assert screen == b"42\r\n" + shown[protocol]
+    asked = b"\x1b[c" if protocol is None and "TERM" in environment else b""
+    assert screen == b"42\r\n" + asked + shown[protocol]
     assert stderr.decode() == NOT_SHOWN.format(3 if protocol else 4) + DROPPED
 
 
-def on_a_terminal(program, *arguments: str, **environment: str) -> tuple[bytes, bytes]:
-    """Run the program with standard output on a terminal. Return what it shows, and standard error."""
+@pytest.mark.parametrize("attributes", [b"62;4;22", b"62;14;22"], ids=["sixel", "no images"])
+def test_the_terminal_is_asked_for_sixel_graphics(lone_program, attributes) -> None:
+    picture = Image.new("RGBA", (50, 14), (0, 0, 0, 0))
+    picture.paste((255, 0, 0, 255), (3, 2, 40, 13))
+    content = BytesIO()
+    picture.save(content, "PNG")
+    display = {"data": {"image/png": base64.b64encode(content.getvalue()).decode()}, "metadata": {}}
+    result = {**RESULT, "displays": [display, RESULT["displays"][0]]}
+
+    def say(request: Request) -> None:
+        request.rfile.read(int(request.headers["content-length"]))
+        request.say("application/json", json.dumps(result).encode())
+
+    with canned(say) as url:
+        program = evolve(lone_program, server=url)
+        screen, stderr = on_a_terminal(program, "eval", "42", attributes=attributes, TERM="xterm-256color")
+    shown = screen.partition(b"\x1b[c")[2]
+    if b"4" in attributes.split(b";"):
+        red, white = (100, 0, 0), (100, 100, 100)
+        pixels = {(x, y): red if 3 <= x < 40 and 2 <= y < 13 else white for x in range(50) for y in range(14)}
+        assert pixels_of(shown) == pixels
+        assert stderr.decode() == NOT_SHOWN.format(1) + DROPPED  # the other image is malformed
+    else:
+        assert shown == b""
+        assert stderr.decode() == NOT_SHOWN.format(2) + DROPPED
+
+
+def pixels_of(sequence: bytes) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Decode sixel graphics: return the color of each pixel, in percent of red, green and blue."""
+    found = re.fullmatch(rb'\x1bPq"1;1;\d+;\d+((?:#\d+;2;\d+;\d+;\d+)+)(.*)\x1b\\\r\n', sequence, re.DOTALL)
+    assert found, sequence
+    colors = {
+        int(number): tuple(map(int, parts))
+        for number, *parts in re.findall(rb"#(\d+);2;(\d+);(\d+);(\d+)", found[1])
+    }
+    pixels = {}
+    for band, rows in enumerate(found[2].split(b"-")):
+        for number, row in re.findall(rb"#(\d+)([^#$]+)", rows):
+            line = re.sub(rb"!(\d+)(.)", lambda run: int(run[1]) * run[2], row)
+            for x, character in enumerate(line):
+                lit = (bit for bit in range(6) if (character - 63) >> bit & 1)
+                pixels.update({(x, 6 * band + bit): colors[int(number)] for bit in lit})
+    return pixels
+
+
+def on_a_terminal(
+    program, *arguments: str, attributes: bytes = b"62;22", **environment: str
+) -> tuple[bytes, bytes]:
+    """Run the program with standard output on its controlling terminal. Return what the terminal shows, and standard
+    error. The terminal has these attributes, and says so if it is asked."""
     hidden = ("TERM", "TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL")
     inherited = {name: value for name, value in program.environment({}).items() if name not in hidden}
     controller, terminal = os.openpty()
     try:
         with program.started(
-            *arguments, stdout=terminal, stderr=subprocess.PIPE, env=inherited | environment
+            *arguments,
+            stdout=terminal,
+            stderr=subprocess.PIPE,
+            env=inherited | environment,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
         ) as process:
             os.close(terminal)
             screen = b""
             with suppress(OSError):  # EIO: the program has closed the terminal
                 while piece := os.read(controller, 65536):
                     screen += piece
+                    if piece.endswith(b"\x1b[c"):
+                        os.write(controller, b"\x1b[?%sc" % attributes)
             return screen, process.stderr.read()
     finally:
         os.close(controller)

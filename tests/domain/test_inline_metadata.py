@@ -217,6 +217,19 @@ def test_a_block_that_is_not_closed_is_rejected(source: str, line: int) -> None:
     assert f"the script block that starts at line {line} is not closed by `# ///`" in refused(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "end"),
+    [
+        ("# /// script\n#\tdependencies = []\n# ///\n", 2),
+        ("# /// script\n# dependencies = []\n# /// \nimport six\n", 4),
+        ("x = 1\r\n# /// script\r\n# dependencies = []", 4),
+    ],
+    ids=["tab", "space at the end", "no line break"],
+)
+def test_the_message_names_the_line_where_the_comment_lines_end(source: str, end: int) -> None:
+    assert f"is not closed by `# ///` before line {end}, where its comment lines end" in refused(source)
+
+
 def test_a_block_at_the_end_of_a_cut_script_may_be_closed_later() -> None:
     cut = Script("main.py", b"# /// script\n# dependencies = ['six']\n# x", "archive", is_whole=False)
     assert read_inline_metadata(cut) is None

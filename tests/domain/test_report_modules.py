@@ -206,6 +206,17 @@ def test_modules_of_the_caller_are_not_loaded_by_mistake(tmp_path: Path) -> None
     assert (reported.crash.error_type, reported.crash.error) == ("ValueError", "v")
 
 
+def test_the_parts_of_a_provided_ipython_are_its_attributes(tmp_path: Path) -> None:
+    source = """
+import IPython
+IPython.display.display(IPython.core.display.HTML("<p>"))
+print(hasattr(IPython, "unknown"), hasattr(IPython, "__path"))
+"""
+    reported = run(tmp_path, source)
+    assert (reported.stdout, reported.stderr) == ("False False\n", "")
+    assert [each.data["text/html"] for each in reported.displays] == ["<p>"]
+
+
 def test_ipython_is_provided_only_if_it_is_missing(tmp_path: Path) -> None:
     package = tmp_path / "IPython" / "core"
     package.mkdir(parents=True)

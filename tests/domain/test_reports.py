@@ -58,6 +58,11 @@ def test_values_have_the_form_of_their_type(kind: bytes, mime: str, value: bytes
     assert shown(field(kind, mime, value)) == ([Display({mime: expected}, {})], False)
 
 
+def test_names_of_types_are_in_lower_case() -> None:
+    fields = (field(TEXT, "IMAGE/PNG", b"AP8="), field(TEXT, "Application/JSON", b"[1]"))
+    assert shown(*fields) == ([Display({"image/png": "AP8=", "application/json": [1]}, {})], False)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,21 @@ async def test_progress_reports_phases_and_output(connect: Connect) -> None:
     assert any("running" in (message or "") for _, message in progress)
     assert not any("text/plain" in (message or "") for _, message in progress)
     assert [value for value, _ in progress] == sorted({value for value, _ in progress})
+
+
+async def test_output_is_reported_while_the_program_prints_nothing_else(connect: Connect) -> None:
+    printed = anyio.Event()
+
+    async def on_progress(_value: float, _total: float | None, message: str | None) -> None:
+        if "on" in (message or "").split("\n"):
+            printed.set()
+
+    async with connect() as client, anyio.create_task_group() as tasks:
+        call = partial(client.call_tool, "run_python", {"code": FOREVER}, progress_callback=on_progress)
+        tasks.start_soon(call)
+        with anyio.fail_after(60):
+            await printed.wait()
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_session_is_only_a_name(api: Api) -> None:

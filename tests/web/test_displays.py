@@ -115,6 +115,38 @@ async def test_a_failing_method_keeps_the_other_forms(api: Api, body: str, words
     assert bool(words) is bool(document["stderr"])
 
 
+BAD_BUNDLES = """
+class Names(dict):
+    def items(self): raise KeyError("no items")
+class Bad:
+    def __init__(self, bundle): self.bundle = bundle
+    def __repr__(self): return "bad"
+    def _repr_mimebundle_(self, include=None, exclude=None): return self.bundle
+for bundle in (["text/html"], ({"text/html": "<p>"}, {}, {}), Names(), {1: "x", None: "y"}, None):
+    display(Bad(bundle))
+try:
+    display("text", raw=True)
+except TypeError as error:
+    print(error)
+"""
+
+
+async def test_a_malformed_bundle_is_dropped_with_a_note(api: Api) -> None:
+    document = (await api.eval({"code": BAD_BUNDLES})).document
+    assert document["displays"] == [{"data": {"text/plain": "bad"}, "metadata": {}}] * 5
+    assert (document["exit_code"], document["stdout"]) == (
+        0,
+        "a MIME bundle must be a dictionary, not a value of the type str\n",
+    )
+    assert [line for line in document["stderr"].splitlines() if "rror:" in line or "_repr" in line] == [
+        "_repr_mimebundle_ returned a value of the type list; it is not shown",
+        "_repr_mimebundle_ returned a value of the type tuple; it is not shown",
+        "KeyError: 'no items'",
+        "TypeError: a MIME type must be a string, not a value of the type int",
+        "TypeError: a MIME type must be a string, not a value of the type NoneType",
+    ]
+
+
 async def test_a_method_may_print_and_may_return_base64(api: Api) -> None:
     document = (await api.eval({"code": BAD_METHODS % "print('printed'); return 'aGk='"})).document
     assert document["stdout"] == "printed\nafter\n"

@@ -9,12 +9,12 @@ from tests.support.api import Api
 from tests.support.cases import sampled
 from tests.support.sessions import opened
 
-REQUIREMENTS = "matplotlib\nipython\n"
+REQUIREMENTS = "matplotlib\nplotly\nipython\n"
 
 
 async def test_a_session_installs_ipython_and_shows_figures(api: Api) -> None:
     """The server adds IPython to the requirements, and the tests below use this environment."""
-    async with opened(api, requirements_txt="matplotlib") as session:
+    async with opened(api, requirements_txt="matplotlib\nplotly") as session:
         result = await session.result("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()")
     assert len(digests(result)) == 1
     assert (await result_of(api, "import IPython"))["timings_ms"]["setup"] == 0
@@ -98,6 +98,25 @@ subprocess.run([sys.executable, "-c", "import matplotlib.pyplot as p; p.plot([1]
     assert document["stdout"] == "svg svg\nsvg\n"
     document = await result_of(api, code)
     assert document["stdout"] == "module://pyexec_figures None\nagg\n"
+
+
+async def test_figures_of_plotly_are_shown(api: Api) -> None:
+    code = """
+import plotly.graph_objects as graphs, plotly.io
+graphs.Figure(graphs.Scatter(y=[1, 2])).show()
+display(graphs.Figure(graphs.Scatter(y=[3, 4])))
+plotly.io.show({"data": [{"y": [5, 6]}]})
+graphs.Figure(graphs.Scatter(y=[7, 8]))
+"""
+    document = await result_of(api, code, eval_last_expr=True)
+    assert document["stdout"] == ""
+    shown = [each["data"] for each in document["displays"]]
+    assert [sorted(data) for data in shown] == [["text/html", "text/plain"]] * 4
+    for data, values in zip(shown, ("[1,2]", "[3,4]", "[5,6]", "[7,8]"), strict=True):
+        assert f'"y":{values}' in data["text/html"]
+    code = "import plotly.io; print(plotly.io.renderers.default)"
+    document = await result_of(api, code, env_vars=["PLOTLY_RENDERER=browser"])
+    assert document["stdout"] == "browser\n"
 
 
 async def test_objects_of_ipython_are_shown(api: Api) -> None:

@@ -43,15 +43,18 @@ func outputDisplays(
 	}
 	protocol := ""
 	if show {
-		protocol = terminalProtocol()
+		// repl, which prints texts, reads the keyboard itself, so it must not ask the terminal.
+		protocol = protocolFor(result.Displays, !showText)
 	}
 	left := 0
 	for index, display := range result.Displays {
 		if content, err := display.Content("image/png"); err == nil && protocol != "" {
-			if err := console.write("stdout", imageSequence(content, protocol)); err != nil {
-				return err
+			if sequence := imageSequence(content, protocol); sequence != nil {
+				if err := console.write("stdout", sequence); err != nil {
+					return err
+				}
+				continue
 			}
-			continue
 		}
 		printed := showText && index == ofValue
 		if showText && !printed {
@@ -108,8 +111,23 @@ func saveDisplays(displays []pyexec.Display, directory string, console *console,
 	return nil
 }
 
-// terminalProtocol returns the protocol with which standard output shows images, or an empty string if it is not a
-// terminal that does.
+// protocolFor returns the protocol with which standard output shows images, or an empty string. If no variable names
+// one, it asks the terminal.
+func protocolFor(displays []pyexec.Display, ask bool) string {
+	known := terminalProtocol()
+	hasImage := func(display pyexec.Display) bool { return display.Data["image/png"] != nil }
+	if known != "" || !ask || !slices.ContainsFunc(displays, hasImage) {
+		return known
+	}
+	name := os.Getenv("TERM")
+	if name != "" && name != "dumb" && term.IsTerminal(int(os.Stdout.Fd())) && hasSixel() {
+		return "sixel"
+	}
+	return ""
+}
+
+// terminalProtocol returns the protocol that variables name for standard output, or an empty string if it is not a
+// terminal, or none is named.
 func terminalProtocol() string {
 	if term.IsTerminal(int(os.Stdout.Fd())) {
 		return imageProtocol()
@@ -135,8 +153,11 @@ func imageProtocol() string {
 	return ""
 }
 
-// imageSequence returns what makes a terminal show a PNG.
+// imageSequence returns what makes a terminal show a PNG, or nil if it cannot be shown.
 func imageSequence(content []byte, protocol string) []byte {
+	if protocol == "sixel" {
+		return sixelSequence(content)
+	}
 	text := base64.StdEncoding.EncodeToString(content)
 	if protocol == "iterm2" {
 		return fmt.Appendf(nil, "\x1b]1337;File=inline=1;size=%d:%s\a\n", len(content), text)

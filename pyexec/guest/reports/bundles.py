@@ -44,12 +44,7 @@ def bundle_of(value, include=None, exclude=None):
         data["image/png"] = attempt(lambda: figure_png(value))
     method = find_method(value, "_repr_mimebundle_")
     if method is not None:
-        more = attempt(lambda: method(include=include, exclude=exclude))
-        more, more_metadata = more if isinstance(more, tuple) and len(more) == 2 else (more, None)
-        if isinstance(more, dict):
-            data.update((mime, each) for mime, each in more.items() if wanted(mime))
-        if isinstance(more_metadata, dict):
-            metadata.update(more_metadata)
+        attempt(lambda: add_bundle(data, metadata, wanted, method(include=include, exclude=exclude)))
     return {mime: each for mime, each in data.items() if each is not None}, metadata
 
 
@@ -108,8 +103,23 @@ def add(data, metadata, mime, value):
     if isinstance(value, allowed):
         data[mime] = value
     else:
-        text = "%s returned a value of the type %s; it is not shown\n"
-        sys.stderr.write(text % (METHODS[mime], type(value).__name__))
+        write_wrong_type(METHODS[mime], value)
+
+
+def add_bundle(data, metadata, wanted, value):
+    """Add what `_repr_mimebundle_` has returned: a dictionary, or a pair of it and its metadata."""
+    value, more = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    if isinstance(value, dict):
+        data.update([(mime, each) for mime, each in value.items() if wanted(mime)])
+    elif value is not None:
+        write_wrong_type("_repr_mimebundle_", value)
+    if isinstance(more, dict):
+        metadata.update(more)
+
+
+def write_wrong_type(name, value):
+    text = "%s returned a value of the type %s; it is not shown\n"
+    sys.stderr.write(text % (name, type(value).__name__))
 
 
 def is_figure(value):
@@ -152,6 +162,8 @@ def encode(data, metadata, size_max):
 
 def encode_value(mime, value):
     """Return the kind and the bytes of a value."""
+    if not isinstance(mime, str):
+        raise TypeError("a MIME type must be a string, not a value of the type " + type(mime).__name__)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return BINARY, bytes(value)
     if mime == "application/json" or mime.endswith("+json") or not isinstance(value, str):

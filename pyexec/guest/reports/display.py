@@ -46,6 +46,8 @@ def displays_itself(value):
 
 def publish_display_data(data, metadata=None, *_, **__):
     """Show a MIME bundle."""
+    if not isinstance(data, dict):
+        raise TypeError("a MIME bundle must be a dictionary, not a value of the type " + type(data).__name__)
     payload, size = encode(data, metadata or {}, channel.bytes_left)
     channel.send_display(payload, size)
 

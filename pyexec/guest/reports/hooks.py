@@ -12,6 +12,8 @@ from pyexec.guest.reports.channel import EXCEPTION, channel, load
 
 BACKEND = "pyexec_figures"
 """The name of figures.py as a backend of matplotlib."""
+PLOTLY_RENDERER = "pyexec"
+"""The name of the renderer of plotly."""
 PARTS = ("bundles", "display")
 
 
@@ -110,6 +112,24 @@ def show_open_figures():
         load(*PARTS, "open_figures").show_all()
 
 
+def show_plotly(renderers):
+    """Show a figure of plotly on `show` and `display`, unless the caller has selected a renderer: outside a notebook,
+    plotly opens a browser, or does nothing if there is none."""
+    if os.environ.get("PLOTLY_RENDERER"):
+        return
+
+    class Renderer(renderers.ExternalRenderer):
+        def render(self, figure):
+            from plotly.graph_objects import Figure
+
+            data, metadata = load("bundles").bundle_of(Figure(figure))
+            load(*PARTS).publish_display_data(data, metadata)
+
+    renderers.renderers[PLOTLY_RENDERER] = Renderer()
+    renderers.renderers.default = PLOTLY_RENDERER
+    renderers.renderers.render_on_display = True
+
+
 def load_backend(module):
     module.__dict__.update(vars(load(*PARTS, "open_figures", "figures")))
 
@@ -136,6 +156,7 @@ PROVIDED = (
 HOOKS = {
     "matplotlib": select_backend,
     "matplotlib.pyplot": show_figures_at_end,
+    "plotly.io._renderers": show_plotly,
     "IPython": None,
     "IPython.core": None,
     "IPython.core.display": replace_display,

@@ -135,7 +135,20 @@ def fill(module):
     if module.__name__ in ("IPython", "IPython.core"):
         module.get_ipython = lambda: None
         module.version_info, module.__version__ = (0, 0, 0, ""), "0.0.0"
+        module.__getattr__ = lambda name: import_part(module.__name__, name)
         return
     for each in EXPORTED:
         each.__module__ = "IPython.core.display"
         setattr(module, each.__name__, each)
+
+
+def import_part(package, name):
+    """Import a part of the package on its first use, because `import IPython` imports it where IPython is installed."""
+    if not name.startswith("_"):
+        import importlib
+
+        try:
+            return importlib.import_module("%s.%s" % (package, name))
+        except ModuleNotFoundError:
+            pass
+    raise AttributeError("module %r has no attribute %r" % (package, name))
