@@ -6,8 +6,8 @@ import subprocess
 from tests.cli.conftest import Program, read_until
 
 
-def test_use_a_session_from_the_command_line(program: Program) -> None:
-    opened = program.run("session", "new", "--memory", "128", "--disk", "64")
+def test_use_a_session_from_the_command_line(program: Program, session_image: str) -> None:
+    opened = program.run("session", "new", "--image", session_image, "--memory", "128", "--disk", "64")
     assert opened.returncode == 0, opened.stderr
     session = opened.stdout.decode().strip()
     try:

@@ -84,6 +84,7 @@ async def test_a_pruned_network_is_created_again(names: tuple[str, str], start: 
     assert set(networks(*names)).isdisjoint(before[0])
 
 
+@pytest.mark.full
 async def test_duplicate_networks_are_reported(image: str, tmp_path: Path, names: tuple[str, str]) -> None:
     """An operator may have created them by hand. Docker starts no container in either."""
     run, _ = names

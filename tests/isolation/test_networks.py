@@ -127,6 +127,7 @@ async def test_dockers_resolver_can_be_enabled(image: str, tmp_path: Path, netwo
     assert "127.0.0.11" in servers
 
 
+@pytest.mark.full
 async def test_name_servers_can_be_chosen(image: str, tmp_path: Path, networks: tuple[str, str]) -> None:
     run, setup = networks
     own = {"run_network": run, "setup_network": setup, "warm_pool": "0", "dns": "192.0.2.53,192.0.2.54"}

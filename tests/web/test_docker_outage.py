@@ -49,7 +49,6 @@ def cut_off(image: str, folder: Path) -> Iterator[Cut]:
         engine.stop()
 
 
-@pytest.mark.claims
 async def test_the_server_recovers_from_a_docker_outage(cut: Cut) -> None:
     async with api_of(cut.server.url) as api:
         assert (await api.run("print('before')"))["stdout"] == "before\n"
@@ -79,7 +78,6 @@ async def check_unavailable(api: Api) -> None:
     assert "Docker" in answer.document["error"]
 
 
-@pytest.mark.claims
 async def test_a_run_continues_during_a_docker_outage(cut: Cut) -> None:
     """All output arrives exactly once, including output from the outage. Requests from the outage start later."""
     source = "import time\nfor n in range(4):\n    print(n, flush=True)\n    time.sleep(1)"
@@ -152,7 +150,9 @@ async def test_a_server_stops_while_docker_hangs(image: str, tmp_path: Path) -> 
         before = set(await containers(deployment_of(data_dir)))
         with cut.engine.silent():
             assert cut.server.stop() == 0
-    left = set(await containers(deployment_of(data_dir)))
+            left = set(
+                await containers(deployment_of(data_dir))
+            )  # later, the engine may get requests to remove them
     assert left  # the idle one may have ended by itself
     assert left <= before
     with running_server(data_dir, image, warm_pool="1"):

@@ -272,7 +272,6 @@ async def test_an_environment_keeps_its_images_own_configuration(api: Api, image
         remove_images(f"reference={own}")
 
 
-@pytest.mark.claims
 async def test_many_first_runs_of_one_environment_build_it_once(image: str, api: Api) -> None:
     results: list[Any] = []
     before = set(environments_of(image))

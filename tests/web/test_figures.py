@@ -5,16 +5,18 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
+
 from tests.support.api import Api
 from tests.support.cases import sampled
 from tests.support.sessions import opened
 
-REQUIREMENTS = "matplotlib\nplotly\nipython\n"
+REQUIREMENTS = "matplotlib\nipython\n"
 
 
 async def test_a_session_installs_ipython_and_shows_figures(api: Api) -> None:
     """The server adds IPython to the requirements, and the tests below use this environment."""
-    async with opened(api, requirements_txt="matplotlib\nplotly") as session:
+    async with opened(api, requirements_txt="matplotlib") as session:
         result = await session.result("import matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()")
     assert len(digests(result)) == 1
     assert (await result_of(api, "import IPython"))["timings_ms"]["setup"] == 0
@@ -87,6 +89,7 @@ async def test_a_figure_as_last_expression_is_shown_once(api: Api) -> None:
     assert len(digests(document)) == 1
 
 
+@pytest.mark.full
 async def test_a_backend_of_the_caller_is_used_and_children_have_their_own(api: Api) -> None:
     code = """
 import os, subprocess, sys
@@ -100,6 +103,7 @@ subprocess.run([sys.executable, "-c", "import matplotlib.pyplot as p; p.plot([1]
     assert document["stdout"] == "module://pyexec_figures None\nagg\n"
 
 
+@pytest.mark.full
 async def test_figures_of_plotly_are_shown(api: Api) -> None:
     code = """
 import plotly.graph_objects as graphs, plotly.io
@@ -108,14 +112,14 @@ display(graphs.Figure(graphs.Scatter(y=[3, 4])))
 plotly.io.show({"data": [{"y": [5, 6]}]})
 graphs.Figure(graphs.Scatter(y=[7, 8]))
 """
-    document = await result_of(api, code, eval_last_expr=True)
+    document = await result_of(api, code, eval_last_expr=True, requirements_txt="plotly")
     assert document["stdout"] == ""
     shown = [each["data"] for each in document["displays"]]
     assert [sorted(data) for data in shown] == [["text/html", "text/plain"]] * 4
     for data, values in zip(shown, ("[1,2]", "[3,4]", "[5,6]", "[7,8]"), strict=True):
         assert f'"y":{values}' in data["text/html"]
     code = "import plotly.io; print(plotly.io.renderers.default)"
-    document = await result_of(api, code, env_vars=["PLOTLY_RENDERER=browser"])
+    document = await result_of(api, code, env_vars=["PLOTLY_RENDERER=browser"], requirements_txt="plotly")
     assert document["stdout"] == "browser\n"
 
 

@@ -91,6 +91,7 @@ async def test_a_requested_environment_is_kept_warm(image: str, tmp_path: Path) 
         assert (await api.run("print(open('/note').read())", pre_commands=commands))["stdout"] == "here\n\n"
 
 
+@pytest.mark.full
 async def test_a_removed_image_gives_its_place_in_the_pool_to_other_kinds(image: str, tmp_path: Path) -> None:
     going = f"pyexec-test-going:{secrets.token_hex(4)}"
     await anyio.run_process(["docker", "tag", image, going])

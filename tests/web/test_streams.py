@@ -7,8 +7,6 @@ import pytest
 from tests.support.api import Api, Event, form, parse_events
 from tests.support.archives import script
 
-pytestmark = pytest.mark.claims
-
 TALK = """
 import sys
 for n in range(4):
@@ -43,6 +41,7 @@ async def test_logs_are_the_original_bytes(api: Api, follow: str) -> None:
     assert b"\xff\x00end" in both
 
 
+@pytest.mark.claims
 async def test_logs_of_a_running_program_can_be_read_or_followed(api: Api) -> None:
     execution_id = await api.accepted(ON)
     async with api.session.get(f"/api/v1/executions/{execution_id}/logs?follow=1&stream=stdout") as following:
@@ -54,6 +53,7 @@ async def test_logs_of_a_running_program_can_be_read_or_followed(api: Api) -> No
         assert await following.content.read() == b""
 
 
+@pytest.mark.claims
 async def test_logs_of_a_queued_execution_are_empty(narrow: Api) -> None:
     first = await narrow.accepted(ON)
     await narrow.until_printed(first, b"on")
@@ -64,6 +64,7 @@ async def test_logs_of_a_queued_execution_are_empty(narrow: Api) -> None:
         assert await following.content.read() == b"late\n"
 
 
+@pytest.mark.claims
 async def test_events_are_complete_and_in_order(api: Api) -> None:
     result = await api.run(TALK)
     events = await api.all_events(result["execution_id"])
@@ -93,6 +94,7 @@ async def test_events_resume_inside_a_chunk(api: Api) -> None:
     assert (printed(rest, "stdout"), rest[-1].name) == (b"456789\n", "finished")
 
 
+@pytest.mark.claims
 async def test_a_live_stream_resumes_where_it_was_left(api: Api) -> None:
     execution_id = await api.accepted(ON)
     seen: list[Event] = []
@@ -131,6 +133,7 @@ async def test_an_invalid_last_event_id_is_refused(api: Api, position: str) -> N
     assert "<seq>.<output offset>" in answer.document["error"]
 
 
+@pytest.mark.claims
 async def test_sync_as_an_event_stream_gives_the_id_first_and_the_result_last(api: Api) -> None:
     headers = {"Accept": "text/event-stream"}
     async with api.session.post("/api/v1/exec/sync", data=form(script(TALK)), headers=headers) as response:

@@ -127,7 +127,7 @@ def pip_zip() -> bytes:
     return data.getvalue()
 
 
-@pytest.mark.parametrize(
+@sampled(
     "metadata",
     [{}, {"env_vars": ["A=b"], "pre_commands": ["touch /changed"]}],
     ids=["prestarted interpreter", "new interpreter in an environment"],
@@ -225,6 +225,7 @@ async def test_an_environment_without_files_in_its_home_changes_nothing(api: Api
     assert json.loads(result["stdout"]) == ["main.py"]
 
 
+@pytest.mark.full
 async def test_an_image_that_was_a_setup_keeps_its_files(api: Api, image: str) -> None:
     """The environment of a setup can be the image of another one."""
     others = set(environments_of(image))
