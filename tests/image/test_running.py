@@ -66,6 +66,7 @@ async def test_on_the_docker_of_this_machine(page: Page) -> None:
     assert (result.status, result.stdout) == ("completed", "drained\n")
 
 
+@pytest.mark.full
 async def test_in_a_container_it_closes_the_machine_to_its_own_networks(page: Page) -> None:
     networks = f"{page.name}-run", f"{page.name}-setup"
     settings = f"--env PYEXEC_RUN_NETWORK={networks[0]} --env PYEXEC_SETUP_NETWORK={networks[1]}"
