@@ -1,4 +1,4 @@
-"""Test the inline metadata of scripts: which blocks are found, what is rejected, and that the time is linear."""
+"""Test the inline metadata of scripts: which blocks are found, and what is rejected."""
 
 import re
 
