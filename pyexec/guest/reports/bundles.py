@@ -154,11 +154,7 @@ def encode(data, metadata, size_max):
             return b"", size
         fields.append(field(kind, mime, content))
     if metadata:
-        content = attempt(
-            lambda: to_json(
-                {lowered(key) if lowered(key) in names else key: metadata[key] for key in metadata}
-            )
-        )
+        content = attempt(lambda: to_json(renamed(metadata, names)))
         if content is None:
             channel.drop_display()
         else:
@@ -169,6 +165,11 @@ def encode(data, metadata, size_max):
 
 def lowered(name):
     return name.lower() if isinstance(name, str) else name
+
+
+def renamed(metadata, names):
+    """Return the metadata with those keys in lower case that name a form. Other keys are the program's own."""
+    return {lowered(key) if lowered(key) in names else key: each for key, each in metadata.items()}
 
 
 def encode_value(mime, value):
