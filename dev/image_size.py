@@ -70,6 +70,8 @@ class ImageSize:
 
 
 def main() -> int:
+    if len(sys.argv) != 2:
+        raise SetupError("usage: python3 dev/image_size.py NAME")
     print_sizes(dockerd.ensure(), sys.argv[1])
     return 0
 

@@ -1,7 +1,7 @@
 """`make image`: build the server's container image and print the size of its parts.
 
-The name is `python-executor:<version>`, or the argument: `make image ARGS=registry.example/python-executor:1`. With
-`--no-sizes`, the parts are not measured, which takes ten seconds; `dev/image_size.py NAME` does it later."""
+The name is `python-executor:<version>`, or the argument: `make image ARGS=registry.example/python-executor:1`.
+`--no-sizes` skips the measurement (ten seconds). `dev/image_size.py NAME` does it later."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from anyio import to_thread
 from pyexec_client import Display, PyexecError, Result
 
 from .console import Console
-from .sixel import has_sixel, sixel_sequence
+from .sixel import has_pillow, has_sixel, sixel_sequence
 
 _CHUNK = 4096
 """Characters of base64 in one command of the kitty protocol."""
@@ -42,7 +42,7 @@ async def output_displays(
                 await console.write("stdout", display.content() + b"\n")
         return
     # `repl`, which prints texts, reads the keyboard itself, so it must not ask the terminal.
-    protocol = await _protocol(result.displays, ask=not show_text) if show else None
+    protocol = await find_protocol(result.displays, ask=not show_text) if show else None
     shown = 0
     for display in result.displays:
         if protocol and (sequence := await to_thread.run_sync(_image, display, protocol)) is not None:
@@ -53,7 +53,10 @@ async def output_displays(
                 await console.write("stdout", display.content("text/plain") + b"\n")
             shown += not display.mime_type.startswith("image/")
     if left := len(result.displays) - shown:
-        console.info(f"displays not shown: {left} (--output-dir DIR saves them)")
+        advice = "--output-dir DIR saves them"
+        if protocol == "sixel" and not has_pillow():
+            advice += "; pip install pillow shows images on this terminal"
+        console.info(f"displays not shown: {left} ({advice})")
 
 
 def _display_of_value(result: Result) -> Display | None:
@@ -75,21 +78,21 @@ def _save(displays: Iterable[Display], directory: Path, console: Console, first:
         console.info(f"wrote {target}")
 
 
-async def _protocol(displays: Iterable[Display], *, ask: bool) -> str | None:
+async def find_protocol(displays: Iterable[Display], *, ask: bool) -> str | None:
     """Return the protocol with which standard output shows images. Ask the terminal if no variable names one."""
-    known = terminal_protocol()
+    known = declared_protocol()
     if known or not ask or not any("image/png" in each.data for each in displays):
         return known
     can_ask = sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return "sixel" if can_ask and await to_thread.run_sync(has_sixel) else None
 
 
-def terminal_protocol() -> str | None:
+def declared_protocol() -> str | None:
     """Return the protocol that variables name for standard output; None if it is not a terminal, or none is named."""
-    return image_protocol(os.environ) if sys.stdout is not None and sys.stdout.isatty() else None
+    return protocol_from_env(os.environ) if sys.stdout is not None and sys.stdout.isatty() else None
 
 
-def image_protocol(environment: os._Environ[str] | dict[str, str]) -> str | None:
+def protocol_from_env(environment: os._Environ[str] | dict[str, str]) -> str | None:
     """Return the protocol with which the terminal shows images: `kitty`, `iterm2` or None.
 
     Terminals that can show images say so in a variable. Multiplexers pass the variable on, but not the images."""

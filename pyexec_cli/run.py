@@ -11,7 +11,7 @@ from pyexec_client.options import RunOptions
 
 from . import inputs
 from .console import Console
-from .displays import output_displays, terminal_protocol
+from .displays import declared_protocol, output_displays
 from .event_printer import EventPrinter, print_result
 from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
@@ -42,7 +42,7 @@ async def run(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     if flags.detached:
         return await _submit(flags, script, argument, console)
     source, options = await read_request(script, flags, argument, console)
-    if script.output_dir or (not script.as_json and terminal_protocol()):
+    if script.output_dir or (not script.as_json and declared_protocol()):
         options["capture_displays"] = True
     async with flags.client() as client:
         try:

@@ -64,6 +64,15 @@ def _attributes(terminal: int) -> list[bytes]:
         termios.tcsetattr(terminal, termios.TCSANOW, saved)
 
 
+def has_pillow() -> bool:
+    """Return True if the images can be encoded."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def sixel_sequence(png: bytes) -> bytes | None:
     """Return what makes a terminal show a PNG; None if it is malformed or too large, or if Pillow is not installed."""
     try:

@@ -2,15 +2,20 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import pytest_asyncio
 from xdist.remote import Producer
 
 from tests.support.images import image_with_ipython, install_ipython, own_image
 from tests.support.schedule import PHASES, UnitScheduling, arrange, once, seconds_by_folder
 from tests.support.server import GLOBAL_SETTINGS, Server, installing_settings, running_server
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 # A property may take as long as it needs: how fast the machine is says nothing about the code.
 hypothesis.settings.register_profile("brief", deadline=None, max_examples=30)
@@ -92,6 +97,15 @@ def session_image(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> 
     )
     with image_with_ipython(base_image, installed) as name:
         yield name
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> "AsyncIterator[Browser]":
+    """Start a browser for all tests of a file, which must use the event loop of their module."""
+    from tests.support.browser import running_browser  # few files need it
+
+    async with running_browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -124,12 +124,12 @@ def closed(reason: CloseReason = CloseReason.DELETED, at: datetime = START) -> S
     return SessionClosed(at=at, nonce=nonce(), reason=reason)
 
 
-# JSON in UTF-8 can contain any text except unpaired surrogates.
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+# JSON in UTF-8 can contain any text except unpaired surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 moments = st.datetimes(datetime(1970, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC))
 floats = st.floats(0, 1e9, allow_nan=False)

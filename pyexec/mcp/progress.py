@@ -55,15 +55,18 @@ class Progress:
     async def sending(self) -> AsyncIterator[OnProgress | None]:
         """Send the text that the body passes to the yielded function, until the body ends.
 
-        Yield None if the client did not ask for progress. An exception of the body is raised in a group."""
+        Yield None if the client did not ask for progress."""
         if self._context.meta is None or "progress_token" not in self._context.meta:
             yield None
             return
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._send_texts, name="progress of a call")
-            yield self._hold
-            self._has_ended.set()
-            self._has_text.set()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._send_texts, name="progress of a call")
+                yield self._hold
+                self._has_ended.set()
+                self._has_text.set()
+        except ExceptionGroup as group:  # callers expect the exception of the body itself
+            raise group.exceptions[0] from group.exceptions[0].__cause__
 
     async def _hold(self, text: str) -> None:
         self._held = (self._held + text)[-MESSAGE_CHARACTERS_MAX:]

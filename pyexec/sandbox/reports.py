@@ -129,14 +129,16 @@ def read_display(payload: bytes) -> tuple[Display, bool]:
     complete = True
     try:
         for kind, name, value in _fields(payload, MIME_TYPES_MAX + 1):
-            mime = name.lower()  # clients look for names in lower case
+            mime = name.lower()  # as the guest sends it; clients look for names in lower case
             if kind == channel.METADATA:
                 found = json_value(value)
                 metadata = found if isinstance(found, dict) else {}
-            elif is_mime_type(mime) and len(data) < MIME_TYPES_MAX:
+                continue
+            is_new = mime not in data and len(data) < MIME_TYPES_MAX
+            if is_new and is_mime_type(mime):
                 with suppress(ValueError):
                     data[mime] = _value(kind, mime, value)
-            complete = complete and (kind == channel.METADATA or mime in data)
+            complete = complete and is_new and mime in data
     except ValueError:
         complete = False
     return Display(data, metadata), complete

@@ -86,6 +86,7 @@ class MeteredLog:
         with self._measured("append"):
             await self.log.append(execution_id, after, events, key=key, notify=notify, fence=fence)
         for event in events:
+            # Dashboards use `killrequested`, the label before events had their names in the API: it must stay.
             self.meter.count(EVENTS_APPENDED, event.name.replace("_", ""))
         last = events[-1]
         if isinstance(last, Running):

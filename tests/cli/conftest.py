@@ -20,8 +20,8 @@ from tests.support.fake_cells import FakeSession
 from tests.support.fake_sessions import FakeSessions, fake_sessions
 from tests.support.forked import READ_AT_EXECUTION, run_forked
 from tests.support.golang import go_program
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROGRAMS = ("python", "go")
 SECONDS = 60
 EXECUTING = ("test_cli_repl.py", "test_cli_unused_stdin.py")

@@ -8,7 +8,7 @@ import re
 import subprocess
 import termios
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from attrs import evolve
 from PIL import Image
 
+from tests.cli.conftest import Program
 from tests.support.canned import Request, canned
 from tests.support.cases import sampled
 
@@ -143,8 +144,9 @@ def test_images_are_shown_on_a_terminal_that_says_it_can(showing, environment, p
     assert stderr.decode() == NOT_SHOWN.format(3 if protocol else 4) + DROPPED
 
 
-@pytest.mark.parametrize("attributes", [b"62;4;22", b"62;14;22"], ids=["sixel", "no images"])
-def test_the_terminal_is_asked_for_sixel_graphics(lone_program, attributes) -> None:
+@contextmanager
+def serving_a_picture() -> Iterator[str]:
+    """Run a server whose programs show a picture with a red rectangle, and a malformed image. Yield its URL."""
     picture = Image.new("RGBA", (50, 14), (0, 0, 0, 0))
     picture.paste((255, 0, 0, 255), (3, 2, 40, 13))
     content = BytesIO()
@@ -157,6 +159,12 @@ def test_the_terminal_is_asked_for_sixel_graphics(lone_program, attributes) -> N
         request.say("application/json", json.dumps(result).encode())
 
     with canned(say) as url:
+        yield url
+
+
+@pytest.mark.parametrize("attributes", [b"62;4;22", b"62;14;22"], ids=["sixel", "no images"])
+def test_the_terminal_is_asked_for_sixel_graphics(lone_program, attributes) -> None:
+    with serving_a_picture() as url:
         program = evolve(lone_program, server=url)
         screen, stderr = on_a_terminal(program, "eval", "42", attributes=attributes, TERM="xterm-256color")
     shown = screen.partition(b"\x1b[c")[2]
@@ -168,6 +176,19 @@ def test_the_terminal_is_asked_for_sixel_graphics(lone_program, attributes) -> N
     else:
         assert shown == b""
         assert stderr.decode() == NOT_SHOWN.format(2) + DROPPED
+
+
+def test_without_pillow_a_note_says_how_to_see_the_images(paths, tmp_path) -> None:
+    hiding = tmp_path / "hiding"
+    hiding.mkdir()
+    (hiding / "PIL.py").write_text("raise ImportError")
+    with serving_a_picture() as url:
+        program = Program("python", paths["python"], url, tmp_path)
+        environment = {"TERM": "xterm-256color", "PYTHONPATH": str(hiding)}
+        screen, stderr = on_a_terminal(program, "eval", "42", attributes=b"62;4;22", **environment)
+    assert screen == b"42\r\n\x1b[c"
+    advice = "--output-dir DIR saves them; pip install pillow shows images on this terminal"
+    assert stderr.decode() == f"python-executor: displays not shown: 2 ({advice})\n" + DROPPED
 
 
 def pixels_of(sequence: bytes) -> dict[tuple[int, int], tuple[int, ...]]:
@@ -211,6 +232,10 @@ def on_a_terminal(
                 while piece := os.read(controller, 65536):
                     screen += piece
                     if piece.endswith(b"\x1b[c"):
+                        _, output, _, local, *_ = termios.tcgetattr(controller)
+                        assert not local & (termios.ICANON | termios.ECHO)
+                        assert local & termios.ISIG, "Ctrl-C is ignored"
+                        assert output & termios.OPOST, "line ends have no carriage return"
                         os.write(controller, b"\x1b[?%sc" % attributes)
             return screen, process.stderr.read()
     finally:

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.conftest import PROGRAMS, Program
 from tests.support.canned import canned
 from tests.support.cases import sampled
+from tests.support.paths import WIRE
 
 ID = re.compile(rb"exe_[0-9a-f]{32}")
 MOMENTS = re.compile(rb'"(created_at|started_at|finished_at)": "[^"]*"')
@@ -216,7 +217,6 @@ def test_a_process_that_is_executed_does_the_same_as_a_forked_one(both, command)
     assert wrong[0].stderr == wrong[1].stderr
 
 
-WIRE = Path(__file__).parents[1] / "wire"
 CLUSTERS, TIMELINES = [
     [case[kind] for case in json.loads((WIRE / f"{kind}s.json").read_text())]
     for kind in ("cluster", "timeline")

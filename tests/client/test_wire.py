@@ -3,7 +3,6 @@
 import base64
 import json
 from datetime import datetime
-from pathlib import Path
 
 import attrs
 import pytest
@@ -20,8 +19,8 @@ from pyexec_client.result import Result
 from pyexec_client.retry import NO_RETRY
 from pyexec_client.sse import Message, Parser
 from pyexec_client.timeline import Timeline
+from tests.support.paths import WIRE
 
-WIRE = Path(__file__).parents[1] / "wire"
 KINDS = {
     "invalid_request": "InvalidRequest",
     "too_large": "TooLarge",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from anyio import to_thread
 
-from tests.contract.test_durability import ROOT
+from tests.support.paths import ROOT
 
 
 @contextmanager

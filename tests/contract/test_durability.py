@@ -11,8 +11,7 @@ from anyio import to_thread
 from tests.contract.logs import LOGS
 from tests.events import new_id, submitted
 from tests.support.cases import sampled
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def kill_after(command: list[str], reports: int) -> str:

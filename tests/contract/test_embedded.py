@@ -16,8 +16,8 @@ from anyio import fail_after, move_on_after, wait_all_tasks_blocked
 from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog, SettingsError, Unavailable
 from tests.contract.sqlite_file import change, index_of
-from tests.contract.test_durability import ROOT
 from tests.events import claimed, killed, new_id, running, submitted
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

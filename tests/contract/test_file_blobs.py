@@ -12,8 +12,8 @@ import pytest
 from pyexec.adapters.blobs.file_store import FileBlobs
 from pyexec.errors import Unavailable
 from tests.contract.blobs import SourceBroke, content, stream
-from tests.contract.test_durability import ROOT
 from tests.events import new_id
+from tests.support.paths import ROOT
 
 
 def contents(directory: Path) -> list[bytes]:

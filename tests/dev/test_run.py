@@ -116,3 +116,8 @@ def test_an_unknown_target_lists_the_known_ones() -> None:
     assert done.returncode == 1
     targets = "check, lint, test, soak, test-integrations, bench, docs, audit"
     assert done.stderr == f"error: Unknown target 'tset'; choose from {targets}.\n"
+
+
+def test_the_size_of_an_image_needs_its_name() -> None:
+    done = run_dev("image_size.py")
+    assert (done.returncode, done.stderr) == (1, "error: usage: python3 dev/image_size.py NAME\n")

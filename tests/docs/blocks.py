@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from attrs import frozen
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 RUN = ("bash", "sh", "python", "go")
 """Languages of blocks that the tests run."""
 SHOWN = ("console", "text", "json", "hcl", "toml", "yaml", "promql")

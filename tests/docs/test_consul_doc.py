@@ -11,9 +11,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.docs.blocks import ROOT, blocks
+from tests.docs.blocks import blocks
 from tests.docs.shell import Shell, shell
 from tests.support.consul import ACL, MASTER, Agent, binary, dev_agent, durable_agent
+from tests.support.paths import ROOT
 from tests.support.server import PROGRAM, Server, running_server
 
 PAGE = "docs/consul.md"

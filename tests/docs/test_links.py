@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import ROOT, pages, prose_of, text_of
+from tests.docs.blocks import pages, prose_of, text_of
+from tests.support.paths import ROOT
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 PATH = re.compile(

@@ -3,16 +3,16 @@
 import json
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import pytest
 import yaml
 
 from pyexec.metrics import CATALOGUE, Metric
 from tests.support.metrics import figures
+from tests.support.paths import ROOT
 from tests.support.server import Server
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 PAGE = (DOCS / "operations.md").read_text()
 ROWS = re.findall(r"^\| `(pyexec_\w+)` \| (\w+) \| (.+?) \| (.+) \|$", PAGE, re.M)
 RULES = [

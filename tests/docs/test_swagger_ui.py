@@ -17,7 +17,7 @@ from playwright.async_api import Error as PlaywrightError
 
 from pyexec.web.application import ROUTES
 from tests.support.archives import tar_of
-from tests.support.browser import page_of, running_browser
+from tests.support.browser import page_of
 from tests.support.cases import sampled
 from tests.support.server import Server, running_server
 
@@ -26,12 +26,6 @@ SAFE_TYPES = ("application/json", "text/event-stream", "text/plain", "applicatio
 KEPT = ("Accept", "Content-Type", "Content-Encoding", "Content-Security-Policy")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # the loop of the browser
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with running_browser() as browser:
-        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -2,13 +2,13 @@
 
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 from pyexec.domain.webhooks import signed_headers
+from tests.support.paths import ROOT
 from tests.support.webhooks import OLD_SECRET, OLD_SECRET_TEXT, SECRET, SECRET_TEXT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+PAGE = (ROOT / "docs" / "webhooks.md").read_text()
 
 
 def test_the_example_accepts_genuine_messages_only() -> None:

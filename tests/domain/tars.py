@@ -12,6 +12,7 @@ from pyexec.domain.tar_parser import BLOCK
 from pyexec.errors import InvalidRequest
 
 LIMITS = ArchiveLimits(bytes_max=1024 * 1024, members_max=50)
+LARGE_LIMITS = ArchiveLimits(bytes_max=10**9, members_max=65536)
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
@@ -46,6 +47,11 @@ def check(
     for at in range(0, len(data), step or max(1, len(data))):
         checked.feed(data[at : at + step] if step else data)
     return checked.finish()
+
+
+def check_archive(data: bytes) -> None:
+    """Check an archive with the limits of a server that accepts large ones."""
+    check(data, limits=LARGE_LIMITS)
 
 
 def refused(data: bytes, *, entrypoint: str | None = None, limits: ArchiveLimits = LIMITS) -> InvalidRequest:

@@ -12,7 +12,6 @@ from aiohttp.test_utils import make_mocked_request
 from attrs import evolve
 
 from pyexec.codec import parse_request
-from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
 from pyexec.domain.requirements import LINES_MAX, TEXT_LENGTH_MAX, parse_requirements
@@ -24,7 +23,7 @@ from pyexec.json_parser import parse_json
 from pyexec.web.headers import EVENT_STREAM, prefers
 from pyexec.web.schemas import WaitQuery, read_query
 from pyexec.web.sse import parse_position
-from tests.domain.tars import Entry, tar
+from tests.domain.tars import Entry, check_archive, tar
 from tests.domain.test_spec import POLICY
 from tests.support.cases import sampled
 
@@ -44,12 +43,6 @@ Parse = Callable[[str], object]
 
 def check_requirements(text: str) -> None:
     parse_requirements.__wrapped__(text)
-
-
-def check_archive(data: bytes) -> None:
-    checked = ArchiveCheck(limits=ArchiveLimits(bytes_max=10**9, members_max=65536))
-    checked.feed(data)
-    checked.finish()
 
 
 def extended(record: str) -> Parse:

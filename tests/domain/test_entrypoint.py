@@ -2,14 +2,14 @@
 
 import json
 import tarfile
-from pathlib import Path
 
 import pytest
 
 from pyexec.errors import InvalidRequest
 from tests.domain.tars import Entry, check, tar
+from tests.support.paths import WIRE
 
-CASES = json.loads((Path(__file__).parents[1] / "wire" / "entrypoints.json").read_text())
+CASES = json.loads((WIRE / "entrypoints.json").read_text())
 
 
 def entry(text: str) -> Entry:

@@ -1,4 +1,4 @@
-"""Test the inline metadata of scripts: which blocks are found, what is rejected, and that the time is linear."""
+"""Test the inline metadata of scripts: which blocks are found, and what is rejected."""
 
 import re
 
@@ -15,19 +15,10 @@ from pyexec.domain.inline_metadata import (
 )
 from pyexec.domain.requirements import parse_requirements
 from pyexec.errors import InvalidRequest
+from tests.domain.scripts import block, read
 
 REFERENCE = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 """The regular expression of the specification "Inline script metadata"."""
-
-
-def read(source: str | bytes) -> InlineMetadata | None:
-    data = source.encode() if isinstance(source, str) else source
-    return read_inline_metadata(Script("main.py", data, "code"))
-
-
-def block(toml: str, kind: str = "script") -> str:
-    lines = "".join(f"# {line}".rstrip() + "\n" for line in toml.split("\n"))
-    return f"# /// {kind}\n{lines}# ///\n"
 
 
 def refused(source: str | bytes) -> str:

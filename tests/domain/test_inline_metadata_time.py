@@ -7,22 +7,9 @@ import pytest
 
 from pyexec.domain.inline_metadata import (
     BLOCK_BYTES_MAX,
-    InlineMetadata,
-    Script,
-    read_inline_metadata,
 )
 from pyexec.errors import InvalidRequest
-
-
-def read(source: str | bytes) -> InlineMetadata | None:
-    data = source.encode() if isinstance(source, str) else source
-    return read_inline_metadata(Script("main.py", data, "code"))
-
-
-def block(toml: str, kind: str = "script") -> str:
-    lines = "".join(f"# {line}".rstrip() + "\n" for line in toml.split("\n"))
-    return f"# /// {kind}\n{lines}# ///\n"
-
+from tests.domain.scripts import block, read
 
 SIZE = 4 * 1024 * 1024
 

@@ -9,7 +9,7 @@ import pytest
 from attrs import evolve
 
 from pyexec.codec import parse_request
-from pyexec.domain.archive import DEPTH_MAX, ArchiveCheck, ArchiveLimits
+from pyexec.domain.archive import DEPTH_MAX, ArchiveCheck
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
 from pyexec.domain.requirements import (
@@ -21,16 +21,10 @@ from pyexec.domain.requirements import (
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.errors import InvalidRequest
 from pyexec.web.sse import parse_position
-from tests.domain.tars import Entry, pax, refused, sign, tar
+from tests.domain.tars import LARGE_LIMITS, Entry, check_archive, pax, refused, sign, tar
 from tests.domain.test_spec import POLICY
 
 MEBIBYTE = 1024 * 1024
-
-
-def check_archive(data: bytes) -> None:
-    checked = ArchiveCheck(limits=ArchiveLimits(bytes_max=10**9, members_max=65536))
-    checked.feed(data)
-    checked.finish()
 
 
 def deep_archive(members: int, depth: int) -> bytes:
@@ -52,7 +46,7 @@ def deep_archive(members: int, depth: int) -> bytes:
 def test_directories_cost_a_bounded_amount_of_memory() -> None:
     data = deep_archive(4000, 120)
     assert len(data) < 2 * MEBIBYTE
-    checked = ArchiveCheck(limits=ArchiveLimits(bytes_max=10**9, members_max=65536))
+    checked = ArchiveCheck(limits=LARGE_LIMITS)
     tracemalloc.start()
     with pytest.raises(InvalidRequest, match="more than 65536 directories"):
         checked.feed(data)

@@ -192,6 +192,17 @@ def test_a_lost_report_differs_from_one_of_no_exception(tmp_path: Path, source: 
     assert (reported.crash, reported.end_reported, reported.code) == (None, False, 1)
 
 
+def test_names_of_types_become_lower_case(tmp_path: Path) -> None:
+    source = """
+data = {"Image/PNG": b"", "Application/JSON": "[1]", "Text/HTML": "first", "text/html": "second"}
+display(data, raw=True, metadata={"Image/PNG": {"width": 9}, "Own": 1, 2: 3})
+"""
+    reported = run(tmp_path, source)
+    assert (reported.stderr, reported.truncated) == ("", True)
+    data = {"image/png": "", "application/json": "[1]", "text/html": "first"}
+    assert reported.displays == [Display(data, {"image/png": {"width": 9}, "Own": 1, "2": 3})]
+
+
 def test_modules_of_the_caller_are_not_loaded_by_mistake(tmp_path: Path) -> None:
     for name in ("json", "traceback", "io", "linecache", "binascii", "base64", "weakref", "struct"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('loaded a file of the caller')")

@@ -63,6 +63,11 @@ def test_names_of_types_are_in_lower_case() -> None:
     assert shown(*fields) == ([Display({"image/png": "AP8=", "application/json": [1]}, {})], False)
 
 
+def test_of_two_equal_names_the_second_is_dropped() -> None:
+    fields = (field(TEXT, "text/html", b"first"), field(TEXT, "Text/HTML", b"second"))
+    assert shown(*fields) == ([Display({"text/html": "first"}, {})], True)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -6,15 +6,14 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.docs.blocks import served_pages
 from tests.support.deployment import PAGE, SERVER
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 MAX_MEGABYTES = 50.0
 TABLE = re.compile(r"^\| (\D[^|]*) \| ([\d.]+) \| ([\d.]+) \|$", re.M)
 

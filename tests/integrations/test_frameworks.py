@@ -13,9 +13,9 @@ import pytest
 from tests.docs.blocks import blocks
 from tests.docs.test_pages import ADDRESS, unseen
 from tests.support.images import remove_environments
+from tests.support.paths import ROOT
 from tests.support.server import Server, installing_settings, running_server
 
-ROOT = Path(__file__).parents[2]
 CHECKS = Path(__file__).parent / "frameworks"
 FRAMEWORKS = sorted(path.stem for path in (ROOT / "tests" / "integrations" / "pins").glob("*.txt"))
 PAGE = "docs/agents.md"

@@ -5,11 +5,12 @@ import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from tests.support.paths import ROOT
 
 NETWORK = {"network_disabled": False}
 """The option of a program with network."""
-SCRIPT = Path(__file__).parents[2] / "nomad" / "firewall.sh"
+SCRIPT = ROOT / "nomad" / "firewall.sh"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import anyio
 import anyio.lowlevel
 
-from pyexec.web.mcp.executor import WAITING_MAX, WaitingCancellations
+from pyexec.web.mcp.executor import CANCELLATIONS_MAX, WaitingCancellations
 
 
 async def test_the_oldest_waiting_cancellations_are_dropped() -> None:
@@ -19,7 +19,7 @@ async def test_the_oldest_waiting_cancellations_are_dropped() -> None:
             two_are_dropped.set()
 
     async with anyio.create_task_group() as tasks:
-        for number in range(WAITING_MAX + 2):
+        for number in range(CANCELLATIONS_MAX + 2):
             tasks.start_soon(wait, number)
             await anyio.lowlevel.checkpoint()
         with anyio.fail_after(1):

@@ -18,7 +18,7 @@ from tests.mcp.conftest import Connect
 from tests.support.api import Api
 from tests.support.mcp import ERAS, FOREVER, http_client, newest_running, structured, text_of
 from tests.support.server import Server
-from tests.support.tenants import append, as_token, tenants_file
+from tests.support.tenants import append_execution, as_token, tenants_file
 from tests.web.in_process import ended, running_web
 
 HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
@@ -256,7 +256,7 @@ async def test_a_large_output_file_is_rejected(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("revision", ERAS)
 async def test_another_tenants_execution_does_not_exist(tmp_path: Path, revision: str) -> None:
     async with running_web(tmp_path, tenants_file=tenants_file(tmp_path)) as web:
-        execution = await append(web, "a")
+        execution = await append_execution(web.log, "a")
         async with http_client(web.url, revision, as_token("second-a")) as own:
             seen = structured(await own.call_tool("get_execution", {"execution_id": execution}))
             assert (seen["status"], seen["tenant"]) == ("completed", "a")

@@ -1,9 +1,13 @@
-"""Test the text that progress notifications have. No server is needed."""
+"""Test progress notifications: their text, and errors while they are sent. No server is needed."""
 
 import subprocess
 import sys
+from unittest.mock import AsyncMock, Mock
 
-from pyexec.mcp.progress import ProgressText
+import pytest
+from mcp import MCPError
+
+from pyexec.mcp.progress import Progress, ProgressText
 
 
 def test_each_stream_has_its_own_decoder() -> None:
@@ -29,6 +33,14 @@ def test_phases_are_lines() -> None:
         "running\n",
         "running\n",
     ]
+
+
+@pytest.mark.parametrize("meta", [None, {"progress_token": 1}])
+async def test_an_exception_of_the_body_is_raised_as_it_is(meta: dict[str, int] | None) -> None:
+    context = Mock(meta=meta, session=Mock(report_progress=AsyncMock()))
+    with pytest.raises(MCPError, match="wrong"):
+        async with Progress(context).sending():
+            raise MCPError(1, "wrong")
 
 
 def test_the_executor_of_the_server_does_not_load_the_sdk() -> None:

@@ -12,7 +12,7 @@ from mcp_types import ResourceLink
 from tests.support.api import Api
 from tests.support.mcp import FOREVER, PROGRAM, newest_running, stdio_client, structured, text_of
 from tests.support.server import Server
-from tests.support.tenants import append, tenants_file
+from tests.support.tenants import append_execution, tenants_file
 from tests.web.in_process import running_web
 
 
@@ -88,7 +88,7 @@ async def test_the_host_that_leaves_ends_its_run(server: Server, revision: str, 
 
 async def test_the_token_names_the_tenant(tmp_path: Path, revision: str) -> None:
     async with running_web(tmp_path, tenants_file=tenants_file(tmp_path)) as web:
-        execution = await append(web, "a")
+        execution = await append_execution(web.log, "a")
         async with stdio_client(web.url, revision, "--token", "token-b") as client:
             rejected = await client.call_tool("get_execution", {"execution_id": execution})
             assert "does not exist" in text_of(rejected)

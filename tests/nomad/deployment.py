@@ -15,8 +15,8 @@ from tests.support.containers import containers
 from tests.support.images import docker
 from tests.support.load import Load
 from tests.support.nomad import Nomad
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 REPLICAS_SECONDS = 90
 WATCH_SECONDS = 10
 ALLOCATION = "com.hashicorp.nomad.alloc_id"

@@ -13,8 +13,8 @@ from pyexec.errors import SettingsError
 from pyexec.settings import PREFIX, Settings
 from pyexec.settings_parser import read_settings
 from tests.support.golang import Module
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 NOMAD = ROOT / "nomad"
 JOBS = sorted(NOMAD.glob("*.nomad.hcl"))
 SECOND = 1_000_000_000

@@ -95,11 +95,6 @@ import os
 for root in ('/work', '/tmp'):
     os.chmod(root, 0)
     os.utime(root, (1, 1), follow_symlinks=False)
-    for name in ('user.left', 'system.posix_acl_default'):
-        try:
-            os.setxattr(root, name, bytes.fromhex('0200000001000700ffffffff04000700ffffffff20000700ffffffff'))
-        except OSError:
-            pass
 """,
     "shared memory": """
 from multiprocessing import shared_memory, resource_tracker

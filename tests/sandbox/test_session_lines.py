@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.guest.session_frames import CellFrames
@@ -43,7 +43,6 @@ def test_lines_arrive_in_pieces_of_any_size() -> None:
 BEGUN = json_line("CELL", 1, code="print('twice')", nonce="abc")
 
 
-@settings(max_examples=30)
 @given(cut=st.integers(1, len(BEGUN) - 1))
 def test_a_line_that_a_dead_replica_has_begun_is_dropped(cut: int) -> None:
     broken = BEGUN[:cut]
@@ -57,7 +56,6 @@ FORGED = b"\n" + json_line("SYNC", 10**9, token="forged") + json_line("CELL", 10
 FILE = data_line(1, FORGED * 100)
 
 
-@settings(max_examples=30)
 @given(cut=st.integers(1, len(FILE) - 2), late=st.booleans())
 def test_bytes_of_a_file_are_never_taken_for_a_line(cut: int, late: bool) -> None:
     rest = FILE[cut:] + b"\n" if late else b""

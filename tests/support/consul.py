@@ -19,7 +19,8 @@ from urllib.request import urlopen
 
 from attrs import define, field
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 START_SECONDS = 60
 STOP_SECONDS = 30
 MASTER = "00000000-0000-0000-0000-000000000001"

@@ -3,14 +3,13 @@
 import re
 import secrets
 import subprocess
-from pathlib import Path
 from typing import Self
 
 from attrs import frozen
 
 from tests.support.consul import free_ports
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGE = "docs/deployment.md"
 SERVER = "python-executor:0.1.0"
 DAEMON = "docker:28-dind"

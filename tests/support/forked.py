@@ -143,7 +143,7 @@ def _become(
     streams: _Streams,
     directory: Path,
 ) -> None:
-    """Run a program: in the new process. The signals that a terminal sends get their usual meaning."""
+    """Become the program, in the new process. Restore default signal handlers."""
     streams.redirect()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

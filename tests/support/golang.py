@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from tests.support.paths import ROOT
 from tests.support.schedule import once
 
-ROOT = Path(__file__).parents[2]
 CLIENT = "github.com/python-executor/golang-client"
 
 

@@ -12,7 +12,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp_types import CallToolResult, TextContent
 
-from tests.support.api import Api
+from tests.support.api import Api, pause
 
 PROGRAM = Path(sys.executable).parent / "python-executor"
 ERAS = {"2026-07-28": "auto", "2025-11-25": "legacy"}
@@ -56,6 +56,6 @@ async def newest_running(api: Api, before: str | None) -> str:
     """Wait until an execution that is newer than `before` has printed something, and return its id."""
     with anyio.fail_after(60):
         while (execution := await api.newest()) in (before, None):
-            pass
+            await pause()
     await api.until_printed(str(execution), b"on")
     return str(execution)

@@ -20,8 +20,8 @@ from tests.support.api import pause
 from tests.support.consul import Agent, free_ports
 from tests.support.deployment import RIGHTS
 from tests.support.engine_proxy import EngineProxy
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 60
 DYNAMIC_PORTS = 15_000, 19_999  # not those of `free_ports`

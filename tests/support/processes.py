@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -23,14 +23,19 @@ def suspend(process: Suspendable) -> None:
     The signal alone is not enough: until its threads have stopped, the process still answers. The kernel reports this
     only to the parent, which may be another process than this one."""
     process.send_signal(signal.SIGSTOP)
-    while states := _states(process.pid) - {"T"}:
-        assert not states & {"Z", "X"}, f"process {process.pid} ended before it was suspended"
+    while (alive := _states(process.pid) - {"Z", "X"}) != {"T"}:
+        assert alive, f"process {process.pid} ended before it was suspended"
         time.sleep(0.001)
 
 
 def _states(pid: int) -> set[str]:
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return {(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads}
+    """Return the states of the threads of a process; an empty set if the process is gone."""
+    states = set()
+    with suppress(FileNotFoundError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):  # this thread has ended meanwhile
+                states.add((thread / "stat").read_text().rpartition(")")[2].split()[0])
+    return states
 
 
 def resume(process: Suspendable) -> None:

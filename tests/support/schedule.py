@@ -11,7 +11,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 LONGEST_FIRST = (
     "tests/cluster",

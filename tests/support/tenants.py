@@ -4,8 +4,8 @@ from pathlib import Path
 
 from attrs import evolve
 
+from pyexec.ports import EventLog
 from tests.events import SPEC, claimed, finished, new_id, running, submitted
-from tests.web.in_process import Web
 
 FILE = """
 [a]
@@ -32,9 +32,10 @@ def as_token(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def append(web: Web, tenant: str, *, ended: bool = True) -> str:
+async def append_execution(log: EventLog, tenant: str, *, ended: bool = True) -> str:
+    """Append an execution of a tenant, and return its id."""
     execution = new_id()
     first = evolve(submitted(), spec=evolve(SPEC, tenant=tenant, output_files=("*",)))
     events = [first, claimed(), running(), finished()] if ended else [first]
-    await web.log.append(execution, 0, events)
+    await log.append(execution, 0, events)
     return execution

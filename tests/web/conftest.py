@@ -6,11 +6,8 @@ from typing import Any
 
 import anyio
 import pytest
-import pytest_asyncio
-from playwright.async_api import Browser
 
 from tests.support.api import Api, api_of
-from tests.support.browser import running_browser
 from tests.support.leftovers import check_pool_full, check_works
 from tests.support.server import NETWORKS, Server, running_server
 from tests.support.sessions import Session, opened
@@ -48,13 +45,6 @@ def shared_session(server: Server, session_image: str) -> Iterator[Any]:
 def shared(api: Api, shared_session: Any) -> Session:
     """Return the session of this file, with the variables and files that other tests have left."""
     return Session(api, shared_session)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """Start a browser for all tests of a file, which must use the event loop of their module."""
-    async with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="session")

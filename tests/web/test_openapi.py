@@ -20,10 +20,10 @@ from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.application import ROUTES
 from tests.docs.blocks import served_pages
 from tests.support.api import Api, api_of
+from tests.support.paths import ROOT
 from tests.support.server import Server
 from tests.web.in_process import running_web
 
-ROOT = Path(__file__).parents[2]
 PAGES = {
     "/docs": "text/html; charset=utf-8",
     "/docs/": "text/html; charset=utf-8",

@@ -12,7 +12,7 @@ from tests.support.api import Api, api_of
 from tests.support.archives import script
 from tests.support.metrics import figures, until_figures
 from tests.support.server import Server, running_server
-from tests.support.tenants import append, as_token, tenants_file
+from tests.support.tenants import append_execution, as_token, tenants_file
 from tests.web.in_process import Web, running_web
 
 FOREVER = "import time\nprint('on', flush=True)\ntime.sleep(3600)"
@@ -26,7 +26,7 @@ async def web(tmp_path: Path) -> AsyncIterator[Web]:
 
 @pytest.mark.parametrize("ended", [True, False])
 async def test_an_execution_of_another_tenant_does_not_exist(web: Web, ended: bool) -> None:
-    execution = await append(web, "a", ended=ended)
+    execution = await append_execution(web.log, "a", ended=ended)
     paths = ["", "?wait=1", "/logs", "/logs?follow=1", "/events", "/files", "/files/x", "/timeline"]
     async with api_of(web.url, headers=as_token("token-b")) as api:
         unknown = new_id()
@@ -48,7 +48,7 @@ async def test_an_execution_of_another_tenant_does_not_exist(web: Web, ended: bo
 async def test_each_tenant_lists_its_own_executions_page_by_page(web: Web) -> None:
     own: dict[str, list[str]] = {"a": [], "b": []}
     for tenant in "abbbabaab":
-        own[tenant].append(await append(web, tenant))
+        own[tenant].append(await append_execution(web.log, tenant))
     for tenant, executions in own.items():
         async with api_of(web.url, headers=as_token(f"token-{tenant}")) as api:
             listed, cursor = [], ""
@@ -63,7 +63,7 @@ async def test_each_tenant_lists_its_own_executions_page_by_page(web: Web) -> No
 async def test_an_execution_from_before_there_were_tenants_belongs_to_default(tmp_path: Path) -> None:
     settings = {"tenants_file": tenants_file(tmp_path), "api_tokens": "old"}
     async with running_web(tmp_path, **settings) as web:
-        execution = await append(web, "default")
+        execution = await append_execution(web.log, "default")
         for token, status in {"old": 200, "token-a": 404}.items():
             async with api_of(web.url, headers=as_token(token)) as api:
                 assert (await api.get(f"/api/v1/executions/{execution}")).status == status
@@ -71,7 +71,7 @@ async def test_an_execution_from_before_there_were_tenants_belongs_to_default(tm
 
 async def test_the_error_for_a_corrupt_log_contains_nothing_of_it(web: Web) -> None:
     """The log may belong to another tenant."""
-    execution = await append(web, "a", ended=False)
+    execution = await append_execution(web.log, "a", ended=False)
     await web.log._thread.run(
         lambda store: store._db.execute(
             "UPDATE events SET event = ? WHERE execution_id = ?", (b"s3cret", execution)
@@ -86,7 +86,7 @@ async def test_the_error_for_a_corrupt_log_contains_nothing_of_it(web: Web) -> N
 
 async def test_without_tokens_no_answer_names_a_tenant(tmp_path: Path) -> None:
     async with running_web(tmp_path) as web, api_of(web.url) as api:
-        execution = await append(web, "default")
+        execution = await append_execution(web.log, "default")
         documents = [
             (await api.get(f"/api/v1/executions/{execution}")).document,
             (await api.get("/api/v1/executions")).document["executions"][0],

@@ -3,7 +3,6 @@
 import base64
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -21,9 +20,9 @@ from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.domain.timeline import Timeline
 from pyexec.web.handlers.server import cluster_answer
 from pyexec.web.sse import encode
+from tests.support.paths import WIRE
 
 T = TypeVar("T")
-WIRE = Path(__file__).parents[1] / "wire"
 MOMENT = datetime(2026, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)
 
 

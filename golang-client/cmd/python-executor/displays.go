@@ -44,7 +44,7 @@ func outputDisplays(
 	protocol := ""
 	if show {
 		// repl, which prints texts, reads the keyboard itself, so it must not ask the terminal.
-		protocol = protocolFor(result.Displays, !showText)
+		protocol = findProtocol(result.Displays, !showText)
 	}
 	left := 0
 	for index, display := range result.Displays {
@@ -111,10 +111,10 @@ func saveDisplays(displays []pyexec.Display, directory string, console *console,
 	return nil
 }
 
-// protocolFor returns the protocol with which standard output shows images, or an empty string. If no variable names
+// findProtocol returns the protocol with which standard output shows images, or an empty string. If no variable names
 // one, it asks the terminal.
-func protocolFor(displays []pyexec.Display, ask bool) string {
-	known := terminalProtocol()
+func findProtocol(displays []pyexec.Display, ask bool) string {
+	known := declaredProtocol()
 	hasImage := func(display pyexec.Display) bool { return display.Data["image/png"] != nil }
 	if known != "" || !ask || !slices.ContainsFunc(displays, hasImage) {
 		return known
@@ -126,18 +126,18 @@ func protocolFor(displays []pyexec.Display, ask bool) string {
 	return ""
 }
 
-// terminalProtocol returns the protocol that variables name for standard output, or an empty string if it is not a
+// declaredProtocol returns the protocol that variables name for standard output, or an empty string if it is not a
 // terminal, or none is named.
-func terminalProtocol() string {
+func declaredProtocol() string {
 	if term.IsTerminal(int(os.Stdout.Fd())) {
-		return imageProtocol()
+		return protocolFromEnv()
 	}
 	return ""
 }
 
-// imageProtocol returns the protocol with which the terminal shows images, or an empty string. Terminals that can show
+// protocolFromEnv returns the protocol with which the terminal shows images, or an empty string. Terminals that can show
 // images say so in a variable. Multiplexers pass the variable on, but not the images.
-func imageProtocol() string {
+func protocolFromEnv() string {
 	name := os.Getenv("TERM")
 	hasPrefix := func(prefix string) bool { return strings.HasPrefix(name, prefix) }
 	if os.Getenv("TMUX") != "" || slices.ContainsFunc([]string{"screen", "tmux", "dumb"}, hasPrefix) {

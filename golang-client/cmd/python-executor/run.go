@@ -27,7 +27,7 @@ func (a *app) run() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if script.outputDir != "" || (!script.asJSON && terminalProtocol() != "") {
+			if script.outputDir != "" || (!script.asJSON && declaredProtocol() != "") {
 				options = append(options, pyexec.WithDisplays())
 			}
 			client, err := a.flags.client(command)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // terminalAnswer is how long a terminal may take to answer. One that does not shows no images.
@@ -30,15 +29,15 @@ func hasSixel() bool {
 		return false
 	}
 	defer func() { _ = terminal.Close() }() // nothing is written that could be lost
-	// A terminal without deadlines would be waited for without end. Fd() comes later, because it removes them.
+	// Without a deadline, Read could block forever. Do not call terminal.Fd(): it disables deadlines.
 	if terminal.SetReadDeadline(time.Now().Add(terminalAnswer)) != nil {
 		return false
 	}
-	saved, err := term.MakeRaw(int(os.Stdout.Fd()))
+	restore, err := readUnechoed(int(os.Stdout.Fd()))
 	if err != nil {
 		return false
 	}
-	defer func() { _ = term.Restore(int(os.Stdout.Fd()), saved) }()
+	defer restore()
 	if _, err := terminal.WriteString("\x1b[c"); err != nil {
 		return false
 	}
@@ -54,4 +53,20 @@ func hasSixel() bool {
 		}
 		answer += string(piece[:count])
 	}
+}
+
+// readUnechoed lets the terminal pass on its answer at once, and not show it. Ctrl-C and line ends keep their meaning.
+// It returns a function that restores the terminal.
+func readUnechoed(fd int) (func(), error) {
+	saved, err := unix.IoctlGetTermios(fd, getTermios)
+	if err != nil {
+		return nil, err
+	}
+	modes := *saved
+	modes.Lflag &^= unix.ICANON | unix.ECHO
+	modes.Cc[unix.VMIN], modes.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(fd, setTermios, &modes); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(fd, setTermios, saved) }, nil
 }

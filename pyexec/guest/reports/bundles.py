@@ -135,29 +135,41 @@ def figure_png(figure):
 
 
 def encode(data, metadata, size_max):
-    """Return a bundle as the fields of a record, and the bytes that it takes in the result.
+    """Return a bundle as the fields of a record, and the bytes that it takes in the result. The names of MIME types
+    become lower case. Of two names that are equal then, the second is dropped.
 
     If it takes more than the maximum, the record is empty: large values are not copied."""
-    fields, size = [], FIELD_OVERHEAD
-    for mime, value in data.items():
+    fields, names, size = [], set(), FIELD_OVERHEAD
+    for name, value in data.items():
+        mime = lowered(name)
         encoded = attempt(lambda: encode_value(mime, value))  # noqa: B023 it is called at once
-        if encoded is None:
+        if encoded is None or mime in names:
             channel.drop_display()
             continue
+        names.add(mime)
         kind, content = encoded
-        size += FIELD_OVERHEAD + len(str(mime))
+        size += FIELD_OVERHEAD + len(mime)
         size += (len(content) + 2) // 3 * 4 if kind == BINARY else len(content)
         if size > size_max:
             return b"", size
-        fields.append(field(kind, str(mime), content))
+        fields.append(field(kind, mime, content))
     if metadata:
-        content = attempt(lambda: to_json(metadata))
+        content = attempt(lambda: to_json(renamed(metadata, names)))
         if content is None:
             channel.drop_display()
         else:
             fields.append(field(METADATA, "", content))
             size += len(content)
     return b"".join(fields), size
+
+
+def lowered(name):
+    return name.lower() if isinstance(name, str) else name
+
+
+def renamed(metadata, names):
+    """Return the metadata with those keys in lower case that name a form. Other keys are the program's own."""
+    return {lowered(key) if lowered(key) in names else key: each for key, each in metadata.items()}
 
 
 def encode_value(mime, value):

@@ -1,4 +1,4 @@
-"""Prepare the process of a run that reports: the built-in `display`, imports of matplotlib and IPython, and the end.
+"""Prepare the process of a run that reports: `display`, imports of matplotlib, plotly and IPython, and the end.
 
 Nothing here costs time before the program uses it. See channel.py for what this module may import."""
 
@@ -113,8 +113,9 @@ def show_open_figures():
 
 
 def show_plotly(renderers):
-    """Show a figure of plotly on `show` and `display`, unless the caller has selected a renderer: outside a notebook,
-    plotly opens a browser, or does nothing if there is none."""
+    """Make displays the default renderer of plotly, unless PLOTLY_RENDERER is set.
+
+    Outside a notebook, plotly's default opens a browser or does nothing."""
     if os.environ.get("PLOTLY_RENDERER"):
         return
 

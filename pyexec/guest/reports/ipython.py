@@ -143,7 +143,7 @@ def fill(module):
 
 
 def import_part(package, name):
-    """Import a part of the package on its first use, because `import IPython` imports it where IPython is installed."""
+    """Import a submodule on first access. Installed IPython imports these with `import IPython`."""
     if not name.startswith("_"):
         import importlib
 

@@ -100,8 +100,7 @@ class OwnedSession:
                     self._tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
-            with anyio.CancelScope(shield=True):
-                await self._clean_up()
+            await self._clean_up()
 
     async def accept(self, new_cell: Callable[[str, bool], Coroutine[Any, Any, Run]]) -> Run:
         """Accept a cell. `new_cell` gets its id, and appends its first events, with the start if the second argument is
@@ -159,9 +158,12 @@ class OwnedSession:
         """Close the session and end its cells. Retry while the log does not answer."""
         await self._append(SessionClosed(at=now(), nonce=nonce(), reason=reason))
 
-    def leave(self) -> None:
-        """Leave the session to another owner."""
-        self.log.left.set()
+    async def discard(self, reason: CloseReason) -> None:
+        """Close a session that is not served, and remove its sandbox."""
+        try:
+            await self.close(reason)
+        finally:
+            await self._clean_up()
 
     async def drain(self, seconds: float) -> None:
         """Accept no more cells, and wait until the running one has ended, at most `seconds`."""
@@ -291,9 +293,7 @@ class OwnedSession:
         self._changed.notify_all()
         self.release()
         try:
-            if self.state.is_open:
-                await self.sandbox.detach()
-            else:
-                await self.sandbox.remove()
+            with anyio.CancelScope(shield=True):
+                await (self.sandbox.detach() if self.state.is_open else self.sandbox.remove())
         except (EngineError, ExecutorError) as error:
             logger.error("the sandbox of %s could not be removed: %s", self.id, error)

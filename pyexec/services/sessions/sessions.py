@@ -107,7 +107,7 @@ class Sessions:
         """Leave a session that had moved to another replica, if that is not known here yet."""
         owned = self._owned.get(session_id)
         if owned is not None:
-            owned.leave()
+            owned.log.left.set()
         while owned is not None and self._owned.get(session_id) is owned:
             await self._changed.wait()
 
@@ -131,8 +131,9 @@ class Sessions:
         except BaseException:
             self._reserved.remove(tenant)
             raise
-        if self._tasks is None:  # the server has shut down meanwhile
-            await session.close(CloseReason.SHUTDOWN)
+        if self._tasks is None:  # the server shut down while the session was opening
+            self._reserved.remove(tenant)
+            await session.discard(CloseReason.SHUTDOWN)
             raise ShuttingDown
         await self._start(session)
         self._opening.pending.discard(session.id)

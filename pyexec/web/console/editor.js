@@ -55,7 +55,8 @@ export class Editor {
   }
 }
 
-/** Call `run` when the form is submitted, and for Enter with one of the keys: `["ctrlKey"]`. The editor does not see it. */
+/** Call `run` on submit and on Enter with one of these modifiers (names of KeyboardEvent fields). Capture the key before
+ *  the editor. */
 export function onRun(form, keys, run) {
   form.addEventListener("submit", (event) => (event.preventDefault(), run()));
   form.addEventListener("keydown", (event) => {

@@ -30,22 +30,22 @@ from pyexec.web.schemas import Listing
 logger = logging.getLogger(__name__)
 
 CONVERT_INLINE_BYTES_MAX = 64 * 1024
-WAITING_MAX = 32
-WAIT_SECONDS = 10.0
+CANCELLATIONS_MAX = 32
+CANCELLATION_SECONDS = 10.0
 
 
 @define
 class WaitingCancellations:
-    """The cancellations that wait on this replica: at most `WAITING_MAX`, each for at most `WAIT_SECONDS`."""
+    """The cancellations that wait on this replica: at most `CANCELLATIONS_MAX`, each for `CANCELLATION_SECONDS`."""
 
     _scopes: list[anyio.CancelScope] = field(factory=list)
 
     @contextmanager
     def wait(self) -> Iterator[None]:
-        """Cancel the body after `WAIT_SECONDS`, or as the oldest one when too many others wait."""
-        with anyio.move_on_after(WAIT_SECONDS) as scope:
+        """Cancel the body after `CANCELLATION_SECONDS`. If too many cancellations wait, cancel the oldest."""
+        with anyio.move_on_after(CANCELLATION_SECONDS) as scope:
             self._scopes.append(scope)
-            if len(self._scopes) > WAITING_MAX:
+            if len(self._scopes) > CANCELLATIONS_MAX:
                 self._scopes.pop(0).cancel()
             try:
                 yield

@@ -1,11 +1,9 @@
-"""What leaves a replica for other services: spans and webhooks."""
+"""The interface to a collector of traces."""
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from pyexec.domain.trace import Span
 from pyexec.domain.trace_context import TraceContext
-from pyexec.domain.webhook_schedule import Attempt
 
 
 class Tracer(Protocol):
@@ -18,10 +16,3 @@ class Tracer(Protocol):
 
     def export(self, span: Span, trace_id: str, parent: TraceContext | None) -> None:
         """Export a span of this trace. If it has no parent, it is the first span of the trace."""
-
-
-class WebhookSender(Protocol):
-    """Sends webhooks. It connects only to addresses that the operator allows, and follows no redirect."""
-
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
-        """Send one request, and return its outcome within a bounded time, whatever the receiver does."""

@@ -1,41 +1,14 @@
-"""Used sandboxes: which may run another program, and when the next one comes back. See docs/design/pool.md and
-docs/design/sandbox-reuse.md."""
+"""Predict when sandboxes in use come back, from those that did. Pure code; see docs/design/pool.md."""
 
 import math
 
-import anyio
-from attrs import define, frozen
+from attrs import define
 
-from pyexec.sandbox.sandbox import Sandbox
-
-AGE_SECONDS_MAX = 600.0
-"""A sandbox is not used longer than this. Then the next one has the image that its name stands for at that time."""
 SOON_FACTOR = 2.0
 """A program that has run longer than this multiple of the usual time will not end soon, as far as the pool knows."""
 SOON_SECONDS_MIN = 0.05
 DECAY_SECONDS = 10.0
 """Time constant of the decay of the time that requests have waited."""
-
-
-@frozen(kw_only=True)
-class ReusePolicy:
-    """The operator's choice: whether sandboxes are used again, and for how many programs.
-
-    `log_bytes_max` is what a container's log may hold before the next program, whose output must fit into the rest."""
-
-    enabled: bool
-    runs_max: int
-    log_bytes_max: int
-
-    def allows(self, sandbox: Sandbox) -> bool:
-        """Return True if this sandbox may run another program."""
-        return (
-            self.enabled
-            and not sandbox.was_interrupted
-            and sandbox.runs < self.runs_max
-            and sandbox.log_bytes < self.log_bytes_max
-            and anyio.current_time() < sandbox.created_at + AGE_SECONDS_MAX
-        )
 
 
 @define
