@@ -65,6 +65,7 @@ ATTACKS = {
         "os.setxattr(0, 'user.name', b'value')": errno.EOPNOTSUPP,
         "fcntl.fcntl(0, 37, bytes(32))": errno.EINVAL,  # F_OFD_SETLK
         "system(56, 220, 0x10900)": errno.EPERM,  # a thread with descriptors of its own
+        "system(436, 436, 900, 900, 2)": errno.EINVAL,  # close_range with CLOSE_RANGE_UNSHARE
         "call(libc.prctl, 0x53564d41, 0, 0, 0, 0)": errno.EINVAL,  # PR_SET_VMA
     },
     "filters": {
