@@ -202,6 +202,9 @@ mmap.mmap(-1, 4096)[0] = 1
 os.close(os.memfd_create('name'))
 fcntl.lockf(os.open('/tmp/lock', os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
 shutil.copy2(os.__file__, 'copy.py')
+shutil.copytree('/etc/apt', 'tree')
+os.closerange(900, 1000)
+sqlite3.connect('data').execute('pragma journal_mode=wal')
 os.sync()
 print(subprocess.run(['sh', '-c', 'ulimit -c 0; echo ran | cat'], capture_output=True).stdout)
 async def shell():
