@@ -11,9 +11,12 @@ import time
 LOCK_BYTES = 192
 CHECK_SECONDS = 1.0
 FREE_BYTES = 64 * 1024 * 1024
-"""As long as the kernel's memory has grown by less, locks count as nothing, and are not looked for."""
+"""Locks are counted only after the kernel's memory has grown by this much."""
 SAMPLES = 8
-"""How many descriptors of a process are read."""
+"""Minimum number of descriptors to read per process, if it has as many; fewer than twice as many are read."""
+ATTEMPTS = 5
+"""How often the threads of a process are listed, if all threads found so far have ended."""
+PF_EXITING = 4
 UNRECLAIMABLE = re.compile(rb"^SUnreclaim: +([0-9]+) kB", re.MULTILINE)
 
 
@@ -36,6 +39,10 @@ class FileLocks:
             grown = present - self.least
             self.estimate = count_bytes(grown) if grown > FREE_BYTES else 0
         return self.estimate
+
+    def reset(self):
+        """Forget the locks of the previous program."""
+        self.estimate = 0
 
     def kernel_bytes(self):
         """Return the memory of the whole kernel that it cannot reclaim; 0 if the runtime does not show it."""
@@ -60,27 +67,46 @@ def count_bytes(maximum):
 
 
 def count_locks(process):
-    """Return an estimate of the locks of a process, from a few of its descriptors."""
-    for task in os.listdir(process + "/task"):
-        folder = "%s/task/%s/fdinfo" % (process, task)
-        try:
-            names = os.listdir(folder)
-        except PermissionError:
-            if has_ended("%s/task/%s/stat" % (process, task)):  # Linux before 5.11 protects those, too
-                continue
-            raise
-        if names:  # the first thread may have ended
-            step = max(1, len(names) // SAMPLES)
-            return step * sum(
-                locks_of(folder + "/" + name) for name in names[time.monotonic_ns() % step :: step]
-            )
-    return 0
+    """Return an estimate of the locks of a process, from a few descriptors of a thread that runs.
+
+    Raises `PermissionError` if no descriptors can be read, although the process runs."""
+    ended = set()
+    for _ in range(ATTEMPTS):
+        threads = [each for each in os.listdir(process + "/task") if each not in ended]
+        if not threads:
+            return 0
+        for thread in threads:
+            found = sample_locks(process + "/task/" + thread)
+            if found is not None:
+                return found
+            ended.add(thread)
+    raise PermissionError(process)  # each thread starts the next one and ends
 
 
-def has_ended(stat):
-    """Return True for a thread that only waits until its parent reads its exit status."""
-    with open(stat, "rb") as file:
-        return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+def sample_locks(thread):
+    """Return an estimate of the locks of a thread's process; None if the thread ends."""
+    try:
+        names = os.listdir(thread + "/fdinfo")
+        step = max(1, len(names) // SAMPLES)
+        first = time.monotonic_ns() % step
+        found = step * sum(locks_of(thread + "/fdinfo/" + name) for name in names[first::step])
+        return None if is_exiting(thread) else found
+    except PermissionError:
+        if is_exiting(thread):  # Linux before 5.11 protects those, too
+            return None
+        raise
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def is_exiting(thread):
+    """Return True if the thread ends, is a zombie or does not exist: its descriptors cannot be read."""
+    try:
+        with open(thread + "/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
 
 
 def locks_of(path):
@@ -88,5 +114,5 @@ def locks_of(path):
     try:
         with open(path, "rb") as file:
             return file.read().count(b"lock:\t")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0  # it has just been closed

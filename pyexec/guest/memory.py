@@ -40,7 +40,7 @@ class Memory:
         self.baseline = self.charged() - program_bytes
         self.peak = program_bytes
         self.kills = self.oom_kills()
-        self.locks.estimate = 0  # those of an earlier program have ended with it
+        self.locks.reset()
 
     @contextlib.contextmanager
     def killed_first(self):

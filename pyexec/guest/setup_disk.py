@@ -24,7 +24,8 @@ MEMORY_TYPES = frozenset(
     "securityfs sysfs tmpfs tracefs".split()
 )
 DELETED = " (deleted)"
-OVER_LIMIT, ENGINE_FULL = "limit", "engine"
+OVER_LIMIT, ENGINE_FULL, TOO_MANY_LOCKS = "limit", "engine", "locks"
+"""Why a setup must end, as its first process reports it in `stopped`."""
 
 
 class Disk:

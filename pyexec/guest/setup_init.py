@@ -1,9 +1,9 @@
 """The first process of a setup container: reports its Python, and measures the disk space of the setup.
 
 It prints JSON, one object a line: first its Python, then every second the bytes that the setup stores. If the setup
-must end because of them, the line has the reason, and all its processes are stopped. A byte on the standard input
-means: kill all other processes, list what the setup left in its home, delete the tools, report the final size, and
-end. The end of the input means: the server is gone, end.
+must end, the line has the reason, and all its processes are stopped. A byte on the standard input means: kill all other
+processes, list what the setup left in its home, delete the tools, report the final size, and end. The end of the input
+means: the server is gone, end.
 
 setup_bootstrap.py loads it. docs/design/user-and-home.md describes what happens to the home."""
 
@@ -18,7 +18,7 @@ import sys
 import time
 
 from pyexec.guest.locks import FileLocks
-from pyexec.guest.setup_disk import Disk, kill_processes, stop_processes
+from pyexec.guest.setup_disk import TOO_MANY_LOCKS, Disk, kill_processes, stop_processes
 
 TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
@@ -33,9 +33,8 @@ TICK_SECONDS = 0.02
 REPORT_SECONDS = 1.0
 KILL_SECONDS = 10
 LOCKS_BYTES_MAX = max(512 << 20, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16)
-"""Installers set a few file locks. But they have processes of other users, whose locks are unknown: the growth of the
-kernel's memory counts for them, which may have other causes."""
-TOO_MANY_LOCKS = "locks"
+"""The limit is high because processes of other users are unreadable: all growth of the kernel's memory counts for
+them."""
 PR_SET_DUMPABLE = 4
 
 
@@ -58,7 +57,7 @@ def main(timeout_seconds, disk_bytes):
 
 
 def wait_for_end(disk):
-    """Measure until the input has a byte or ends; return False if it has ended, or if the setup was stopped."""
+    """Check the limits until the input has a byte or ends. Return False if it has ended or the setup was stopped."""
     reported = time.monotonic()
     locks = FileLocks()
     while not select.select([0], [], [], TICK_SECONDS)[0]:

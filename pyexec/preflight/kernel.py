@@ -1,11 +1,14 @@
 """Check settings of this machine's kernel that programs share. An engine on another machine is not checked."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pyexec.domain.spec import MEBIBYTE
 from pyexec.preflight.check_result import CheckResult, ok, warning
 from pyexec.settings import Settings
-from pyexec.wiring.sandboxes import networks
+from pyexec.wiring.sandboxes import networks, setup_pids_max
+from pyexec.wiring.services import setups_max
 
 KERNEL = Path("/proc/sys/kernel")
 NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
@@ -34,25 +37,32 @@ def _check_core_dumps(pattern: str) -> CheckResult:
         return warning(
             "core",
             f"crashes on this machine start {pattern[1:].split()[0]!r} as root. Sandboxes prevent that with their core "
-            "limit of 1 byte, which images with an own interpreter can lower; set kernel.core_pattern to core",
+            "limit of 1 byte, which images with their own interpreter can lower; set kernel.core_pattern to core",
         )
     return ok("core", "crashes start no program on this machine")
 
 
 def _check_process_ids(settings: Settings, maximum: int) -> CheckResult:
-    """Compare the processes and threads of all programs together with what the kernel has for the whole machine."""
-    sandboxes = settings.max_concurrent + settings.max_sessions
-    total = sandboxes * settings.pids_max
+    """Compare the processes and threads of all programs and setups together with what the kernel has for the whole
+    machine."""
+    total = (settings.max_concurrent + settings.max_sessions) * settings.pids_max
+    what = "programs and sessions"
+    if settings.setup_network != "none":
+        total += _setups_max(settings) * setup_pids_max(settings)
+        what = "programs, sessions and setups"
+    text = f"{what} may start {total} of this machine's {maximum} processes and threads"
     if total > maximum // 2:
         return warning(
             "processes",
-            f"{sandboxes} programs and sessions may start {total} processes and threads together, and this machine has "
-            f"{maximum} for all; lower PYEXEC_PIDS_MAX or PYEXEC_MAX_CONCURRENT, or raise kernel.pid_max and "
+            f"{text}; lower PYEXEC_PIDS_MAX, PYEXEC_MAX_CONCURRENT or PYEXEC_MAX_SETUPS, or raise kernel.pid_max and "
             "kernel.threads-max",
         )
-    return ok(
-        "processes", f"{total} of this machine's {maximum} processes and threads are enough for all programs"
-    )
+    return ok("processes", text)
+
+
+def _setups_max(settings: Settings) -> int:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return setups_max(settings, os.cpu_count() or 1, memory // MEBIBYTE)
 
 
 def _check_neighbours(maximum: int) -> CheckResult:

@@ -247,11 +247,16 @@ def _setup_config(settings: Settings, labels: Mapping[str, str], index: IndexSou
         timeout_seconds=settings.setup_timeout,
         memory_bytes=settings.setup_memory_mb * MEBIBYTE,
         disk_bytes=settings.setup_disk_mb * MEBIBYTE,
-        pids_max=max(settings.pids_max, SETUP_PIDS_MIN),
+        pids_max=setup_pids_max(settings),
         uv=settings.uv or installed_uv(),
         index=index,
         ca_bundle=settings.ca_bundle,
     )
+
+
+def setup_pids_max(settings: Settings) -> int:
+    """Return how many processes and threads a setup may have."""
+    return max(settings.pids_max, SETUP_PIDS_MIN)
 
 
 def log_bytes(settings: Settings) -> int:

@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from pyexec.guest import locks, setup_init
-from pyexec.guest.locks import FREE_BYTES, FileLocks, count_bytes, count_locks
+from pyexec.guest.locks import FREE_BYTES, PF_EXITING, FileLocks, count_bytes, count_locks
 
 FILES, LOCKS_OF_FILE = 40, 50
 HOLDS = f"""
@@ -23,25 +24,84 @@ print(flush=True)
 if sys.argv[1] == 'thread':
     threading.Thread(target=sys.stdin.read).start()
     ctypes.CDLL(None).pthread_exit(None)
+if sys.argv[1] == 'chain':
+    def start_next():
+        threading.Thread(target=start_next, daemon=True).start()
+    start_next()
+    ctypes.CDLL(None).pthread_exit(None)
 sys.stdin.read()
 """
 
 
-@pytest.fixture(params=["process", "thread"])
-def holder(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Start a process that holds locks; in the second case, its first thread has ended."""
-    command = [sys.executable, "-c", HOLDS, request.param]
+@contextmanager
+def holder(kind: str) -> Iterator[int]:
+    """Start a process that holds locks. A `thread` goes on after the first one; in a `chain`, each starts the next."""
+    command = [sys.executable, "-c", HOLDS, kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        yield process.pid
-        process.kill()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
-def test_locks_of_a_process_are_estimated_from_a_few_descriptors(holder: int) -> None:
-    found = count_locks(f"/proc/{holder}")
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_locks_of_a_process_are_estimated_from_a_few_descriptors(kind: str) -> None:
+    with holder(kind) as process:
+        found = count_locks(f"/proc/{process}")
     assert 0.7 < found / (FILES * LOCKS_OF_FILE) < 1.3
     assert count_locks(f"/proc/{os.getpid()}") < found / 2
+
+
+def test_threads_that_end_at_once_hide_no_locks() -> None:
+    with holder("chain") as process:
+        for _ in range(50):
+            with suppress(PermissionError):
+                assert count_locks(f"/proc/{process}") > 0.7 * FILES * LOCKS_OF_FILE
+
+
+@pytest.fixture
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a process whose first thread is a zombie; its second ends while it is read, and its third is gone."""
+    listdir = os.listdir
+    monkeypatch.setattr(locks.os, "listdir", lambda path: sorted(listdir(path)))
+    write_thread(tmp_path, "1", "Z", 0)
+    write_thread(tmp_path, "2", "R", PF_EXITING)
+    (tmp_path / "task" / "2" / "fdinfo" / "0").symlink_to("gone")
+    (tmp_path / "task" / "3").mkdir()
+    return tmp_path
+
+
+def write_thread(process: Path, thread: str, state: str, flags: int) -> None:
+    directory = process / "task" / thread
+    (directory / "fdinfo").mkdir(parents=True)
+    (directory / "stat").write_text(f"{thread} (a) name) {state} 1 1 1 0 -1 {flags} 0 0")
+
+
+def test_a_thread_that_ends_is_followed_by_the_next_one(process: Path) -> None:
+    assert count_locks(str(process)) == 0
+    write_thread(process, "4", "S", 0x400000)
+    (process / "task" / "4" / "fdinfo" / "0").write_text("pos:\t0\nlock:\t1: POSIX\nlock:\t2: POSIX\n")
+    assert count_locks(str(process)) == 2
+
+
+def test_a_process_whose_threads_always_end_may_have_any_number_of_locks(
+    process: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listdir, threads = os.listdir, iter(range(5, 100))
+
+    def list_new_thread(path: str) -> list[str]:
+        return ["1", str(next(threads))] if path.endswith("/task") else listdir(path)
+
+    monkeypatch.setattr(locks.os, "listdir", list_new_thread)
+    with pytest.raises(PermissionError):
+        count_locks(str(process))
+
+
+def test_a_process_without_descriptors_has_no_locks(tmp_path: Path) -> None:
+    write_thread(tmp_path, "1", "S", 0)
+    assert count_locks(str(tmp_path)) == 0
 
 
 def test_only_processes_that_run_can_hide_their_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,17 +27,34 @@ def test_a_program_that_gets_core_dumps_is_a_warning(tmp_path: Path, pattern: st
     assert list(check_kernel(remote, tmp_path, tmp_path)) == []
 
 
-@pytest.mark.parametrize(("concurrent", "verdict"), [(40, Verdict.OK), (60, Verdict.WARNING)])
-def test_programs_that_could_use_up_all_process_ids_are_a_warning(
-    tmp_path: Path, concurrent: int, verdict: str
+@pytest.mark.parametrize(
+    ("concurrent", "setup_network", "total", "verdict"),
+    [
+        (40, "pyexec-setup", 56 * 256 + 2 * 1024, Verdict.OK),
+        (42, "pyexec-setup", 58 * 256 + 2 * 1024, Verdict.WARNING),
+        (42, "none", 58 * 256, Verdict.OK),
+        (60, "none", 76 * 256, Verdict.WARNING),
+    ],
+)
+def test_programs_and_setups_that_could_use_up_all_process_ids_are_a_warning(
+    tmp_path: Path, concurrent: int, setup_network: str, total: int, verdict: str
 ) -> None:
     write_kernel(tmp_path)
-    settings = Settings(max_concurrent=concurrent, pids_max=256)
+    settings = Settings(
+        max_concurrent=concurrent, pids_max=256, max_setups=2, run_network="none", setup_network=setup_network
+    )
     _, found = check_kernel(settings, tmp_path, tmp_path / "nowhere")
-    assert (found.verdict, f"{(concurrent + 16) * 256} " in found.text) == (verdict, True)
+    assert (found.verdict, f"may start {total} of this machine's 32768 " in found.text) == (verdict, True)
     write_kernel(tmp_path, pid_max=4194304)
     _, found = check_kernel(settings, tmp_path, tmp_path / "nowhere")
     assert found.verdict is Verdict.OK
+
+
+def test_setups_may_have_more_processes_than_programs(tmp_path: Path) -> None:
+    write_kernel(tmp_path)
+    settings = Settings(max_concurrent=1, max_sessions=0, pids_max=16, max_setups=3)
+    _, found = check_kernel(settings, tmp_path, tmp_path / "nowhere")
+    assert f"may start {16 + 3 * 1024} of" in found.text
 
 
 @pytest.mark.parametrize(

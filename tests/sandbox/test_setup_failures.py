@@ -11,7 +11,7 @@ import pytest
 
 from pyexec.domain.environment import Recipe
 from pyexec.errors import EngineError, SetupFailed, SetupTimeout
-from pyexec.sandbox.environments import disk_watch
+from pyexec.sandbox.environments import setup_watch
 from pyexec.sandbox.environments.setup import Setup, SetupConfig
 from tests.services.images import image
 
@@ -94,7 +94,7 @@ async def failure_of(container: Container) -> SetupFailed:
 async def test_a_failure_names_its_field(
     step: str, field: str, fail: Callable[[Container], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_watch, "COMPARE_SECONDS", 0.01)
+    monkeypatch.setattr(setup_watch, "COMPARE_SECONDS", 0.01)
     failure = await failure_of(Container(step, fail))
     assert failure.field == field
     assert isinstance(failure, SetupTimeout) == (fail is hang)

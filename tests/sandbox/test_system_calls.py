@@ -65,6 +65,7 @@ ATTACKS = {
         "os.setxattr(0, 'user.name', b'value')": errno.EOPNOTSUPP,
         "fcntl.fcntl(0, 37, bytes(32))": errno.EINVAL,  # F_OFD_SETLK
         "system(56, 220, 0x10900)": errno.EPERM,  # a thread with descriptors of its own
+        "system(436, 436, 900, 900, 2)": errno.EINVAL,  # close_range with CLOSE_RANGE_UNSHARE
         "call(libc.prctl, 0x53564d41, 0, 0, 0, 0)": errno.EINVAL,  # PR_SET_VMA
     },
     "filters": {
@@ -201,6 +202,9 @@ mmap.mmap(-1, 4096)[0] = 1
 os.close(os.memfd_create('name'))
 fcntl.lockf(os.open('/tmp/lock', os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
 shutil.copy2(os.__file__, 'copy.py')
+shutil.copytree('/etc/apt', 'tree')
+os.closerange(900, 1000)
+sqlite3.connect('data').execute('pragma journal_mode=wal')
 os.sync()
 print(subprocess.run(['sh', '-c', 'ulimit -c 0; echo ran | cat'], capture_output=True).stdout)
 async def shell():

@@ -29,7 +29,8 @@ _PROFILE_ARCHITECTURES = ("amd64", "arm64")
 VOLUME_BYTES_MAX = 64 * MEBIBYTE
 """Size of the file system that a container has instead of a volume of its image."""
 SETUP_FILES_MAX = 4096
-"""How many files a setup may have in memory. Each can have access control lists of 128 KiB, which count nowhere."""
+"""Maximum number of in-memory files of a setup. Each can have two access control lists of 64 KiB, which no control
+group counts."""
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 """Docker's defaults."""
 DOCKER_RESOLVER = ("docker",)
@@ -85,11 +86,11 @@ def container_config(
         "AutoRemove": True,
         "ReadonlyRootfs": True,
         "Tmpfs": {
-            "/work": f"{own},exec,mode=0755,{_tmpfs_size(spec.disk_bytes)}",
-            "/tmp": f"{own},exec,mode=1777,{_tmpfs_size(spec.disk_bytes)}",  # noqa: S108 in the sandbox
+            "/work": f"{own},exec,mode=0755,{_tmpfs_options(spec.disk_bytes)}",
+            "/tmp": f"{own},exec,mode=1777,{_tmpfs_options(spec.disk_bytes)}",  # noqa: S108 in the sandbox
             # Like Docker's own mount, but with a limit on the number of files: they outlive a program that the
             # kernel has killed, and could leave no memory for the supervisor.
-            "/dev/shm": f"{own},noexec,mode=1777,{_tmpfs_size(spec.shm_bytes)}",  # noqa: S108 in the sandbox
+            "/dev/shm": f"{own},noexec,mode=1777,{_tmpfs_options(spec.shm_bytes)}",  # noqa: S108 in the sandbox
             # Instead of a devpts: the machine has a few thousand pseudoterminals for all containers.
             "/dev/pts": "ro,nosuid,nodev,noexec,mode=0555,size=4096,nr_inodes=1",
         },
@@ -100,7 +101,7 @@ def container_config(
         "MaskedPaths": list(MASKED_PATHS),
         "Mounts": list(etc_files),
     }
-    size = _tmpfs_size(min(spec.disk_bytes, VOLUME_BYTES_MAX))
+    size = _tmpfs_options(min(spec.disk_bytes, VOLUME_BYTES_MAX))
     mounted = {*host["Tmpfs"], *TARGETS}
     host["Tmpfs"] |= {path: f"{own},exec,mode=0755,{size}" for path in volumes if path not in mounted}
     if spec.cpus is not None:
@@ -119,7 +120,7 @@ def _log(spec: ContainerSpec) -> Mapping[str, Any]:
     }
 
 
-def _tmpfs_size(size: int, files_max: int | None = None) -> str:
+def _tmpfs_options(size: int, files_max: int | None = None) -> str:
     """Limit the number of files, by default to the number of pages: empty files use kernel memory, too."""
     return f"size={size},nr_inodes={max(1, files_max or size // _PAGE_BYTES)}"
 
@@ -148,8 +149,8 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
     Its root is writable, and Docker does not remove it at its end, because it becomes an image. `volumes` are the paths
     that the image declares as volumes. What a setup writes there is not part of the new image."""
     files_max = SETUP_FILES_MAX // (len(volumes) + 1)
-    own = f"rw,nosuid,nodev,{_tmpfs_size(VOLUME_BYTES_MAX, files_max)}"
-    in_memory = dict.fromkeys(volumes, f"{own},exec") | {"/dev/shm": f"{own},noexec,mode=1777"}  # noqa: S108
+    options = f"rw,nosuid,nodev,{_tmpfs_options(VOLUME_BYTES_MAX, files_max)}"
+    in_memory = dict.fromkeys(volumes, f"{options},exec") | {"/dev/shm": f"{options},noexec,mode=1777"}  # noqa: S108
     host: dict[str, Any] = {
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,

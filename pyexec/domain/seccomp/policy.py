@@ -67,8 +67,8 @@ def deny(*cases: Sequence[Condition], action: Action = EPERM) -> CallPolicy:
 
 
 FILES = """
-    access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-    fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fgetxattr flistxattr flock fremovexattr
+    access chdir chmod chown close copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
+    fchdir fchmod fchmodat fchmodat2 fchown fchownat fgetxattr flistxattr flock fremovexattr
     fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
     inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lstat
     mkdir mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev
@@ -163,6 +163,7 @@ TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that create namespaces."""
 CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
+CLOSE_RANGE_UNSHARE = 2
 F_OFD_LOCKS = (37, 38)
 """F_OFD_SETLK and F_OFD_SETLKW."""
 PR_SET_DUMPABLE = 4
@@ -247,6 +248,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     "clone": deny(
         [has_any(0, NEW_NAMESPACES)], [Condition(0, CLONE_THREAD, mask=CLONE_THREAD | CLONE_FILES)]
     ),
+    "close_range": deny([has_any(2, CLOSE_RANGE_UNSHARE)], action=EINVAL),
     "fcntl": deny(*([equals(1, command)] for command in F_OFD_LOCKS), action=EINVAL),
     "personality": allow_only(*([equals(0, persona)] for persona in PERSONALITIES), otherwise=EPERM),
     "prctl": _prctl(),

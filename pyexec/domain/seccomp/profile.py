@@ -68,6 +68,7 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
         ("msync", 2, policy.MS_SYNC, policy.NO_EFFECT),
         ("shmget", 2, policy.SHM_HUGETLB, policy.ENOMEM),
         ("memfd_create", 1, policy.MFD_HUGETLB, policy.EINVAL),
+        ("close_range", 2, policy.CLOSE_RANGE_UNSHARE, policy.EINVAL),
     ):
         yield call, ALLOW, [_masked(argument, bits, 0)]
         yield call, action, [_masked(argument, bits, bits)]

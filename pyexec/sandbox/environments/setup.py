@@ -22,7 +22,7 @@ from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFai
 from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox import guest_source
-from pyexec.sandbox.environments.disk_watch import DiskWatch
+from pyexec.sandbox.environments.setup_watch import SetupWatch
 from pyexec.sandbox.environments.shared_work import OnOutput
 
 logger = logging.getLogger(__name__)
@@ -118,28 +118,28 @@ class Setup:
         before = await container.written_bytes()
         failure: ExecutorError | None = None
         with anyio.move_on_after(config.timeout_seconds) as working:
-            disk = DiskWatch(container, config.disk_bytes, before, working)
+            watch = SetupWatch(container, config.disk_bytes, before, working)
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(disk.follow_reports, name="follow the reports of a setup")
+                    tasks.start_soon(watch.follow_reports, name="follow the reports of a setup")
                     async with anyio.create_task_group() as comparing:
                         comparing.start_soon(
-                            disk.compare_written_bytes, name="check the disk space of a setup"
+                            watch.compare_written_bytes, name="check the disk space of a setup"
                         )
                         for step in steps:
-                            disk.step_field = step.field
+                            watch.step_field = step.field
                             await self._execute(container, step, on_output)
                         comparing.cancel_scope.cancel()
                     await container.finish()
             except* ExecutorError as errors:
                 failure = first_error(errors)
-        if failure := disk.failure or failure:
+        if failure := watch.failure or failure:
             raise failure
         if working.cancelled_caught:
             text = f"setup took longer than {config.timeout_seconds:g} s and was stopped"
-            raise SetupTimeout(text, field=disk.step_field)
-        await disk.check_at_end()
-        return disk.stored_bytes
+            raise SetupTimeout(text, field=watch.step_field)
+        await watch.check_at_end()
+        return watch.stored_bytes
 
     async def _execute(self, container: SetupContainer, step: "_Step", on_output: OnOutput) -> None:
         tail = _Tail()
@@ -165,8 +165,13 @@ class Setup:
     def _steps(self, python: str, recipe: Recipe, index_url: str | None) -> Iterator["_Step"]:
         variables = self._environment(index_url)
         for index, command in enumerate(recipe.pre_commands):
-            name = f"pre_commands[{index}]"
-            yield _Step("pre_commands", name, command, ("sh", "-c", command), variables)
+            yield _Step(
+                field="pre_commands",
+                name=f"pre_commands[{index}]",
+                shown=command,
+                command=("sh", "-c", command),
+                environment=variables,
+            )
         requirements = parse_requirements(recipe.requirements_txt or "")
         if requirements is None:
             return
@@ -177,7 +182,13 @@ class Setup:
             environment["UV_DEFAULT_INDEX"] = index_url
         shown = " ".join(("uv pip install", *requirements.options, "-r requirements.txt"))
         installer = (*install, *quiet, *requirements.options, "-r", _REQUIREMENTS)
-        yield _Step("requirements_txt", "installing the requirements", shown, installer, environment)
+        yield _Step(
+            field="requirements_txt",
+            name="installing the requirements",
+            shown=shown,
+            command=installer,
+            environment=environment,
+        )
 
     def _environment(self, index_url: str | None) -> Mapping[str, str]:
         """Return variables that configure the package index and its authorities, and turn off prompts."""
@@ -223,7 +234,7 @@ class Setup:
         )
 
 
-@frozen
+@frozen(kw_only=True)
 class _Step:
     """A command of a setup: the field of the request that asks for it, its name in errors, the text shown in the
     output, and the command itself."""

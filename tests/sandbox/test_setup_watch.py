@@ -4,8 +4,8 @@ import anyio
 import pytest
 
 from pyexec.errors import SetupFailed
-from pyexec.sandbox.environments import disk_watch
-from pyexec.sandbox.environments.disk_watch import DiskWatch
+from pyexec.sandbox.environments import setup_watch
+from pyexec.sandbox.environments.setup_watch import SetupWatch
 
 LIMIT = 1 << 20
 
@@ -26,8 +26,8 @@ class Reports:
         return self.written
 
 
-def watch_of(reports: Reports) -> DiskWatch:
-    return DiskWatch(reports, LIMIT, 0, anyio.CancelScope())  # type: ignore[arg-type]
+def watch_of(reports: Reports) -> SetupWatch:
+    return SetupWatch(reports, LIMIT, 0, anyio.CancelScope())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ async def test_a_report_can_end_the_setup(line: bytes, reason: str) -> None:
 
 
 async def test_a_setup_ends_without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_watch, "SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(setup_watch, "SILENT_SECONDS", 0.01)
     watch = watch_of(Reports())
     await watch.follow_reports()
     assert watch.setup.cancel_called

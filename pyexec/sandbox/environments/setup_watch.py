@@ -1,4 +1,4 @@
-"""Follow how much a setup stores on the engine's disk, and end the setup if it is too much."""
+"""Follow the reports of a setup, and end it if it stores too much on the engine's disk or sets too many file locks."""
 
 import json
 
@@ -6,8 +6,7 @@ import anyio
 from attrs import define, field
 
 from pyexec.errors import SetupFailed
-from pyexec.guest.setup_disk import ENGINE_FULL, OVER_LIMIT
-from pyexec.guest.setup_init import TOO_MANY_LOCKS
+from pyexec.guest.setup_disk import ENGINE_FULL, OVER_LIMIT, TOO_MANY_LOCKS
 from pyexec.ports import SetupContainer
 
 COMPARE_SECONDS = 1.0
@@ -16,7 +15,7 @@ SILENT_SECONDS = 30.0
 
 
 @define(eq=False)
-class DiskWatch:
+class SetupWatch:
     """Ends a setup by cancelling its scope, and keeps the reason in `failure`.
 
     Two parts measure. The first process of the container measures exactly (`pyexec.guest.setup_disk`), but belongs to
