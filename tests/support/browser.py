@@ -24,7 +24,9 @@ async def running_browser() -> AsyncIterator[Browser]:
     """Start a browser. It serves the tests of one event loop."""
     async with async_playwright() as playwright:
         # Chromium's sandbox does not work as root; the pages come from this repository.
-        browser = await playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(
+            executable_path=executable(), args=["--no-sandbox"], timeout=PATIENCE_MS
+        )
         yield browser
         await browser.close()
 
