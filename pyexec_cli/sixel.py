@@ -12,8 +12,11 @@ from collections.abc import Iterator
 
 ANSWER_SECONDS = 0.5
 """A terminal that has not answered after this time shows no images."""
+ANSWER_BYTES_MAX = 4096
+"""Bytes of the terminal that are searched for its answer."""
 PIXELS_MAX = 2_000_000
-"""Larger images do not fit on most screens, and take many seconds to encode."""
+SIDE_MAX = 8192
+"""Images that are larger or longer do not fit on most screens, and take many seconds to encode."""
 _COLORS = 256
 _ATTRIBUTES_QUERY = b"\x1b[c"
 _ATTRIBUTES = re.compile(rb"\x1b\[\?([\d;]*)c")
@@ -24,7 +27,8 @@ _RUN = re.compile(rb"(.)\1{3,}", re.DOTALL)
 def has_sixel() -> bool:
     """Ask the terminal for its attributes, and return True if sixel graphics are among them.
 
-    Return False if standard output is not the controlling terminal, or if this process is in the background."""
+    Return False if standard output is not the controlling terminal, if this process is in the background, or if the
+    user has typed ahead: the input belongs to the next program."""
     if sys.platform == "win32":
         return False
     import termios  # Windows does not have it
@@ -52,16 +56,23 @@ def _attributes(terminal: int) -> list[bytes]:
     answer = b""
     try:
         tty.setcbreak(terminal, termios.TCSANOW)
+        if _is_readable(terminal, 0):
+            return []
         os.write(terminal, _ATTRIBUTES_QUERY)
         while (found := _ATTRIBUTES.search(answer)) is None:
-            readable, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
-            piece = os.read(terminal, 256) if readable else b""
-            if not piece:
-                return []
+            left = deadline - time.monotonic()
+            piece = os.read(terminal, 256) if left > 0 and _is_readable(terminal, left) else b""
             answer += piece
+            if not piece or len(answer) > ANSWER_BYTES_MAX:
+                return []
         return found[1].split(b";")
     finally:
         termios.tcsetattr(terminal, termios.TCSANOW, saved)
+
+
+def _is_readable(terminal: int, seconds: float) -> bool:
+    readable, _, _ = select.select([terminal], [], [], seconds)
+    return bool(readable)
 
 
 def has_pillow() -> bool:
@@ -82,10 +93,10 @@ def sixel_sequence(png: bytes) -> bytes | None:
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             width, height = image.size
-            if width * height > PIXELS_MAX:
+            if width * height > PIXELS_MAX or max(width, height) > SIDE_MAX:
                 return None
             colored = image.convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001 - Pillow raises many kinds for malformed images, also IndexError
         return None
     opaque = Image.alpha_composite(Image.new("RGBA", colored.size, "white"), colored).convert("RGB")
     indexed = opaque.quantize(_COLORS)

@@ -5,17 +5,20 @@ import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from typing import Any
+from zlib import crc32
 
 import pytest
 from attrs import evolve
 from PIL import Image
 
+from pyexec_cli.sixel import sixel_sequence
 from tests.cli.conftest import Program
 from tests.support.canned import Request, canned
 from tests.support.cases import sampled
@@ -178,6 +181,32 @@ def test_the_terminal_is_asked_for_sixel_graphics(lone_program, attributes) -> N
         assert stderr.decode() == NOT_SHOWN.format(2) + DROPPED
 
 
+def test_a_terminal_is_not_asked_if_the_user_has_typed_ahead(lone_program) -> None:
+    """The answer could not be told from the input, which belongs to the next program."""
+    with serving_a_picture() as url:
+        program = evolve(lone_program, server=url)
+        screen, stderr = on_a_terminal(program, "eval", "42", typed=b"next\n", TERM="xterm-256color")
+    assert b"\x1b[c" not in screen
+    assert stderr.decode() == NOT_SHOWN.format(2) + DROPPED
+
+
+def test_malformed_and_very_wide_images_have_no_sixel_sequence() -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    content = BytesIO()
+    Image.new("RGB", (2, 2)).save(content, "PNG")
+    png = content.getvalue()
+    end = png.index(b"IEND") - 4
+    assert sixel_sequence(png) is not None
+    assert (
+        sixel_sequence(png[:end] + chunk(b"iCCP", b"a\0") + png[end:]) is None
+    )  # Pillow raises an IndexError
+    wide = BytesIO()
+    Image.new("L", (8193, 1)).save(wide, "PNG")
+    assert sixel_sequence(wide.getvalue()) is None
+
+
 def test_without_pillow_a_note_says_how_to_see_the_images(paths, tmp_path) -> None:
     hiding = tmp_path / "hiding"
     hiding.mkdir()
@@ -210,13 +239,20 @@ def pixels_of(sequence: bytes) -> dict[tuple[int, int], tuple[int, ...]]:
 
 
 def on_a_terminal(
-    program, *arguments: str, attributes: bytes = b"62;22", **environment: str
+    program,
+    *arguments: str,
+    attributes: bytes = b"62;22",
+    typed: bytes = b"",
+    **environment: str,
 ) -> tuple[bytes, bytes]:
     """Run the program with standard output on its controlling terminal. Return what the terminal shows, and standard
-    error. The terminal has these attributes, and says so if it is asked."""
+    error.
+
+    If the terminal is asked, it answers with these attributes. The user types `typed` before the program starts."""
     hidden = ("TERM", "TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL")
     inherited = {name: value for name, value in program.environment({}).items() if name not in hidden}
     controller, terminal = os.openpty()
+    os.write(controller, typed)
     try:
         with program.started(
             *arguments,

@@ -11,13 +11,16 @@ import (
 	"slices"
 )
 
-// sixelPixels is the size of the largest image that is shown. Larger ones do not fit on most screens.
-const sixelPixels = 2_000_000
+// Images that have more pixels or are longer are not shown: they do not fit on most screens.
+const (
+	sixelPixels = 2_000_000
+	sixelSide   = 8192
+)
 
 // sixelSequence returns what makes a terminal with sixel graphics show a PNG, or nil if it is malformed or too large.
 func sixelSequence(content []byte) []byte {
 	config, err := png.DecodeConfig(bytes.NewReader(content))
-	if err != nil || config.Width > sixelPixels/config.Height {
+	if err != nil || config.Width > sixelPixels/config.Height || max(config.Width, config.Height) > sixelSide {
 		return nil
 	}
 	decoded, err := png.Decode(bytes.NewReader(content))

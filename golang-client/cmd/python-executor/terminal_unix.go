@@ -15,10 +15,14 @@ import (
 // terminalAnswer is how long a terminal may take to answer. One that does not shows no images.
 const terminalAnswer = 500 * time.Millisecond
 
+// terminalAnswerBytes is how many bytes of the terminal are searched for its answer.
+const terminalAnswerBytes = 4096
+
 var terminalAttributes = regexp.MustCompile(`\x1b\[\?([\d;]*)c`)
 
 // hasSixel asks the terminal for its attributes, and reports whether sixel graphics are among them. It returns false if
-// standard output is not the controlling terminal, or if this process is in the background.
+// standard output is not the controlling terminal, if this process is in the background, or if the user has typed ahead:
+// the input belongs to the next program.
 func hasSixel() bool {
 	group, err := unix.IoctlGetInt(int(os.Stdout.Fd()), unix.TIOCGPGRP)
 	if err != nil || group != unix.Getpgrp() {
@@ -38,6 +42,9 @@ func hasSixel() bool {
 		return false
 	}
 	defer restore()
+	if hasUnreadData(os.Stdout) {
+		return false
+	}
 	if _, err := terminal.WriteString("\x1b[c"); err != nil {
 		return false
 	}
@@ -52,6 +59,9 @@ func hasSixel() bool {
 			return false
 		}
 		answer += string(piece[:count])
+		if len(answer) > terminalAnswerBytes {
+			return false
+		}
 	}
 }
 

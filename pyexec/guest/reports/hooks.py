@@ -123,7 +123,7 @@ def show_plotly(renderers):
         def render(self, figure):
             from plotly.graph_objects import Figure
 
-            data, metadata = load("bundles").bundle_of(Figure(figure))
+            data, metadata = load("bundles").bundle_of(Figure(figure, skip_invalid=True))
             load(*PARTS).publish_display_data(data, metadata)
 
     renderers.renderers[PLOTLY_RENDERER] = Renderer()
