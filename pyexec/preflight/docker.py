@@ -103,7 +103,8 @@ class _EngineChecks:
             seconds = await self._start_sandbox()
             disk = await self._check_data_root(image)
         except ExecutorError as error:
-            return [failed("image", f"cannot start a sandbox in {name}: {error}", "set PYEXEC_DEFAULT_IMAGE")]
+            fix = "set PYEXEC_DEFAULT_IMAGE" if isinstance(error, ImageUnavailable) else ""
+            return [failed("image", f"cannot start a sandbox in {name}: {error}", fix)]
         return [
             ok("image", f"a sandbox of {name} starts in {seconds:.2f} s"),
             ok("reuse", f"sandboxes are {'' if self.settings.sandbox_reuse else 'not '}reused"),

@@ -2,9 +2,11 @@
 
 import os
 import secrets
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import anyio
 import pytest
 
 from pyexec.adapters.docker.config import SecurityOptions
@@ -12,7 +14,7 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.errors import EngineError
 from pyexec.ports import Container, ContainerSpec
-from tests.support.images import docker
+from tests.support.images import docker, own_image
 
 SHOW_FILES = """
 import os, pwd, time
@@ -98,3 +100,24 @@ async def test_a_single_id_is_shared_and_removed_files_are_created_again(image: 
                 await two.remove()
         finally:
             await one.remove()
+
+
+async def test_a_sandbox_starts_although_its_files_are_removed_repeatedly(image: str) -> None:
+    with own_image(image) as own:
+        image_id = docker("image", "inspect", "--format", "{{.Id}}", own)[0]
+        async with engine_with(unused_ids(1)) as engine, anyio.create_task_group() as tasks:
+            tasks.start_soon(_remove_repeatedly, f"pyexec-etc-{image_id[7:39]}", name="removal of the volume")
+            container = await engine.start(spec_of(own))
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await container.remove()
+
+
+async def _remove_repeatedly(volume: str) -> None:
+    """Remove a volume for a second, whenever no container uses it."""
+    with anyio.move_on_after(1):
+        while True:
+            command = ["docker", "volume", "rm", "--force", volume]
+            await anyio.run_process(
+                command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )

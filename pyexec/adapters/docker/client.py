@@ -24,6 +24,8 @@ GONE_STATUSES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 """The container does not exist; or it is not running, or its removal is in progress."""
 CANNOT_CONNECT: Final = 900
 """The status that aiodocker gives to a connection that could not be made, or broke."""
+_ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
+_REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
 _NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
 
 _COLLECTIONS: Final = frozenset(
@@ -34,6 +36,10 @@ _VERBS: Final = frozenset(
 )
 _EXPECTED_STATUSES: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT})
 """Not counted as errors: an object is gone already, or exists already."""
+
+
+class EtcFilesRemoved(EngineError):
+    """The files in /etc that a sandbox mounts, or their volume, were removed during its start (see etc_files.py)."""
 
 
 def open_client(host: str, timeout_seconds: float, meter: Meter) -> Docker:
@@ -140,6 +146,11 @@ def translate(error: DockerError, image: str = "") -> Exception:
     if error.status == CANNOT_CONNECT:
         return Unavailable(f"Docker does not answer: {error.message}")
     message = str(error.message)
+    volume = _ETC_VOLUME.search(message)
+    if volume and any(sign in message for sign in _REMOVED):
+        return EtcFilesRemoved(
+            f"files in the Docker volume {volume[0]} are missing; check what removes this volume: {message}"
+        )
     if image and error.status == HTTPStatus.NOT_FOUND and "image" in message.lower():
         return ImageUnavailable(f"the image {image!r} does not exist on this Docker engine")
     if image and any(sign in message for sign in _NO_PYTHON):

@@ -16,6 +16,7 @@ from aiodocker.containers import DockerContainer
 from attrs import frozen
 
 from pyexec.adapters.docker.client import (
+    EtcFilesRemoved,
     close_client,
     has_status,
     open_client,
@@ -25,7 +26,7 @@ from pyexec.adapters.docker.client import (
 )
 from pyexec.adapters.docker.config import SecurityOptions, container_config
 from pyexec.adapters.docker.containers import AttachedContainer, DockerSetupContainer, FollowedContainer
-from pyexec.adapters.docker.etc_files import EtcFiles, is_missing
+from pyexec.adapters.docker.etc_files import EtcFiles
 from pyexec.adapters.docker.images import DockerImages, VolumesOfImages
 from pyexec.adapters.docker.networks import Firewall, Networks
 from pyexec.adapters.docker.user_ids import UserIds, check_mapped_ids
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 CREATION_LABEL: Final = "pyexec.creation"
 """Label with a value of its own for each container."""
+ETC_RETRY_SECONDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Delays of the retries if files in /etc were removed: several servers, or an operator, may remove them repeatedly."""
 _NAME_TAKEN: Final = (HTTPStatus.CONFLICT,)
 _OWN_NAME: Final = re.compile(r"/pyexec-(uid-[0-9]+|(setup-)?[0-9a-f]{16})")
 _LIMIT_OF_INFO: Final = {
@@ -151,13 +154,17 @@ class DockerEngine:
         return await self.networks.with_network(spec.network, partial(self._start, spec))
 
     async def _start(self, spec: ContainerSpec) -> AttachedContainer:
-        try:
-            container = await self._create(spec)
-        except EngineError as error:
-            if not is_missing(error):
-                raise
+        for seconds in ETC_RETRY_SECONDS:
+            try:
+                return await self._start_once(spec)
+            except EtcFilesRemoved as error:
+                logger.warning("start of a sandbox failed; retrying in %g s: %s", seconds, error)
             self._etc.forget()
-            container = await self._create(spec)
+            await anyio.sleep(seconds)
+        return await self._start_once(spec)
+
+    async def _start_once(self, spec: ContainerSpec) -> AttachedContainer:
+        container = await self._create(spec)
         attached = AttachedContainer(container, self._unremoved)
         try:
             with translate_errors(image=spec.image):

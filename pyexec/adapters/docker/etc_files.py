@@ -32,7 +32,7 @@ FILE_BYTES_MAX: Final = 16 * 1024
 BLOCK_IDS: Final = 64
 """The files are created for this many user ids at once: 64 ids take 30 ms, the whole range half a second."""
 VOLUMES_MAX: Final = 100
-"""The oldest volumes are removed when there are more. A volume takes 0.8 MiB on disk, and at most 2.3 MiB."""
+"""If there are more, volumes of removed images are removed. A volume takes 0.8 MiB on disk, and at most 2.3 MiB."""
 _MOUNTED: Final = "/pyexec-etc"
 _PASSWD, _GROUP, _HOSTS = "/etc/passwd", "/etc/group", "/etc/hosts"
 TARGETS: Final = (_PASSWD, _GROUP, _HOSTS)
@@ -52,7 +52,7 @@ class _Block:
 
     @property
     def volume(self) -> str:
-        return f"{LABEL}-{self.image.image_id.rpartition(':')[2][:32]}"
+        return volume_name(self.image.image_id)
 
     @property
     def marker(self) -> str:
@@ -77,7 +77,8 @@ class EtcFiles:
 
         For the first sandbox of a block of ids, this needs a helper container, which is never started.
 
-        Raises `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or has no proper file."""
+        Raises `EtcFilesRemoved`, `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or has
+        no proper file."""
         block = self._block(image, uid)
         folder = self._known.get(block)
         if folder is None:
@@ -109,7 +110,7 @@ class EtcFiles:
             volume = await self._docker.volumes.create({"Name": block.volume, "Labels": {LABEL: ""}})  # type: ignore[no-untyped-call]
             folder = str((await volume.show())["Mountpoint"])
             await self._remove_orphaned_helpers()
-            await self._remove_old_volumes(block.volume)
+            await remove_unused_volumes(self._docker)
         name = f"{LABEL}-{secrets.token_hex(8)}"
         try:
             with translate_errors(image=image_id):
@@ -125,21 +126,6 @@ class EtcFiles:
             with anyio.CancelScope(shield=True):
                 await remove_container(self._docker.containers.container(name))
         return folder
-
-    async def _remove_old_volumes(self, new: str) -> None:
-        """Remove the oldest volumes above the maximum. Running sandboxes keep the files that they have mounted."""
-        answer = await self._docker.volumes.list(filters={"label": [LABEL]})  # type: ignore[no-untyped-call]
-        others = [volume for volume in answer["Volumes"] or () if volume["Name"] != new]
-        oldest = sorted(others, key=lambda volume: str(volume["CreatedAt"]))
-        for volume in oldest[: max(0, len(oldest) + 1 - VOLUMES_MAX)]:
-            try:
-                with translate_errors():
-                    found = await self._docker.volumes.get(volume["Name"])  # type: ignore[no-untyped-call]
-                    await found.delete()
-            except EngineError as error:
-                # Another replica has removed it, or uses it.
-                if not has_status(error, (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)):
-                    raise
 
     async def _read_file(self, container: str, path: str) -> bytes:
         """Return a file of a container; nothing if it is missing or too large.
@@ -193,6 +179,29 @@ class EtcFiles:
                 await remove_container(container)
 
 
+async def remove_unused_volumes(docker: Docker) -> None:
+    """Remove the volumes of images that do not exist, if there are too many volumes.
+
+    Any server on the engine can start sandboxes of an image that exists, so its volume is kept."""
+    answer = await docker.volumes.list(filters={"label": [LABEL]})  # type: ignore[no-untyped-call]
+    volumes = [volume["Name"] for volume in answer["Volumes"] or ()]
+    if len(volumes) <= VOLUMES_MAX:
+        return
+    # Listed after the volumes: an image exists before its volume does.
+    used = {volume_name(image["Id"]) for image in await docker.images.list(all=1)}
+    for name in volumes:
+        if name in used:
+            continue
+        try:
+            with translate_errors():
+                found = await docker.volumes.get(name)  # type: ignore[no-untyped-call]
+                await found.delete()
+        except EngineError as error:
+            # Another server has removed it, or uses it.
+            if not has_status(error, (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)):
+                raise
+
+
 def passwd_file(uid: int, image_file: bytes) -> bytes:
     """Return /etc/passwd with the sandbox's user. The first line with an id or a name wins."""
     others = image_file or b"root:x:0:0:root:/root:/bin/sh\n"
@@ -204,9 +213,9 @@ def group_file(gid: int, image_file: bytes) -> bytes:
     return f"{USER}:x:{gid}:\n".encode() + (image_file or b"root:x:0:\n")
 
 
-def is_missing(error: EngineError) -> bool:
-    """Return True if a container could not be created because one of the files has been removed."""
-    return "bind source path does not exist" in str(error)
+def volume_name(image_id: str) -> str:
+    """Return the name of the volume with the files of an image."""
+    return f"{LABEL}-{image_id.rpartition(':')[2][:32]}"
 
 
 def _not_a_file(path: str) -> ImageUnavailable:
