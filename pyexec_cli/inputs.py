@@ -29,6 +29,7 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+NO_INPUT = "no such file, directory or command"
 _RENAME_TAR = "save it to a file whose name ends in .tar, and run that file"
 _GIVE_INPUT = "give a file, a directory or a .tar, or pipe a script to standard input"
 
@@ -52,7 +53,7 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
         return Input(source=members, requirements=found, unused=argument)
     if argument is None or argument == "-":
         return Input(source={"main.py": await _read_stdin()}, is_stdin=True)
-    path, mode = Path(argument), _mode(argument, argument, "no such file, directory or command")
+    path, mode = Path(argument), _mode(argument, argument, NO_INPUT)
     if stat.S_ISDIR(mode):
         return Input(source=path, requirements=_read_requirements(path / _REQUIREMENTS))
     if not stat.S_ISREG(mode):  # a named pipe, or the shell's <(…)
@@ -95,6 +96,11 @@ def _named_files(names: Sequence[str]) -> dict[str, Path]:
         if members.setdefault(archive_path, path) is not path:
             raise asyncclick.UsageError(f"--file {name}: {archive_path} was already given")
     return members
+
+
+def is_missing(argument: str) -> bool:
+    """Return True if the input is not there."""
+    return argument != "-" and not os.path.exists(argument)
 
 
 def _file(path: Path) -> Input:

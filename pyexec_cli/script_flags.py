@@ -103,6 +103,9 @@ class ScriptCommand(asyncclick.Command):
             args, ctx.meta[_SCRIPT_ARGS] = args[:split], tuple(args[split + 1 :])
         rest = await super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
+            name = ctx.params.get("argument")
+            if name is not None and not ctx.params["files"] and inputs.is_missing(name):
+                ctx.fail(f"{name}: {inputs.NO_INPUT}")  # probably a mistyped command
             ctx.fail(f"unexpected argument {rest[0]!r}: put script arguments after --")
         return rest
 

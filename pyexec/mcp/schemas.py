@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +17,7 @@ ITEMS_MAX = 10_000
 """Maximum length of a list of arguments. It is that of the HTTP API."""
 _INLINE_ITEMS_MAX = 100
 _REFERENCE = "#/components/schemas/"
+_NAME_CHARACTERS = 100
 _MESSAGE_CHARACTERS = 300
 _TYPE_NAMES = {
     "string": "a string",
@@ -107,8 +109,17 @@ def with_whole_numbers(arguments: dict[str, Any], schema: Schema) -> dict[str, A
 
 
 def _first_mistake(arguments: dict[str, Any], schema: Schema) -> str | None:
-    error = next(iter(Draft202012Validator(schema).iter_errors(arguments)), None)
-    return None if error is None else _sentence(error)
+    """Describe the first error. An unknown argument comes before a missing one, because it may be its misspelling."""
+    errors = Draft202012Validator(schema).iter_errors(arguments)
+    first = next(errors, None)
+    if first is not None and first.validator == "required":
+        first = next((error for error in errors if _may_be_misspelling(error, first)), first)
+    return None if first is None else _sentence(first)
+
+
+def _may_be_misspelling(error: ValidationError, missing: ValidationError) -> bool:
+    is_unknown: bool = error.validator == "additionalProperties"
+    return is_unknown and list(error.path) == list(missing.path)
 
 
 def _sentence(error: ValidationError) -> str:
@@ -124,6 +135,8 @@ def _sentence(error: ValidationError) -> str:
         case "additionalProperties":
             known = error.schema["properties"]
             unknown = min(name for name in error.instance if name not in known)
-            return f"unknown argument {unknown[:100]!r}; known are {', '.join(known)}"
+            near = difflib.get_close_matches(unknown[:_NAME_CHARACTERS], known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            return f"unknown argument {unknown[:_NAME_CHARACTERS]!r}; {hint}"
     text = error.message
     return f"{where}: {text if len(text) <= _MESSAGE_CHARACTERS else text[:_MESSAGE_CHARACTERS] + '…'}"

@@ -19,6 +19,15 @@ FILE_BYTES_MAX = 8 * 1024 * 1024
 """The largest file that is read or written as content. Larger ones are for the HTTP API."""
 SESSION_ARGUMENTS = ("code", "session_id", "timeout_seconds")
 """The arguments of `run_python` that a cell can have."""
+_INSTEAD = {
+    "network": "give it to open_session",
+    "requirements": "give it to open_session",
+    "inline_requirements": "give requirements to open_session",
+    "files": "use write_file",
+    "stdin": "write the input to a file with write_file",
+    "output_files": "use list_files and read_file",
+}
+"""What to do with an argument that only a run can have."""
 
 _CHANGES = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
@@ -123,7 +132,7 @@ async def run_cell(call: Call) -> CallToolResult:
     """Run the code of `run_python` in a session."""
     if wrong := [name for name in call.arguments if name not in SESSION_ARGUMENTS]:
         raise tool_error(
-            f"{wrong[0]} cannot be combined with session_id; give it to open_session, or use write_file",
+            f"{wrong[0]} cannot be combined with session_id; {_INSTEAD[wrong[0]]}",
             code="invalid_request",
             field=wrong[0],
         )

@@ -51,13 +51,17 @@ def as_text(results: Sequence[CheckResult]) -> str:
     """Format the results for people: one line each, and a line with the totals."""
     lines = [f"{result.verdict:8} {result.check:10} {_one_line(result.text)}" for result in results]
     counts = {verdict: sum(r.verdict is verdict for r in results) for verdict in reversed(Verdict)}
-    totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    totals = ", ".join(_count(count, verdict) for verdict, count in counts.items() if count)
     return "\n".join([*lines, totals])
 
 
 def as_json(results: Sequence[CheckResult]) -> str:
     """Format the results for programs: one JSON object."""
     return json.dumps({"ok": all_passed(results), "checks": [attrs.asdict(result) for result in results]})
+
+
+def _count(count: int, verdict: Verdict) -> str:
+    return f"{count} {verdict}{'s' if verdict is Verdict.WARNING and count > 1 else ''}"
 
 
 def _one_line(text: str) -> str:

@@ -17,6 +17,7 @@ from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer
 from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
+from pyexec.web.counted_response import CountedResponse
 from pyexec.web.error_responses import json_error
 from pyexec.web.handlers.documentation import PAGES
 
@@ -76,17 +77,17 @@ async def log_access(request: web.Request, handler: Handler) -> web.StreamRespon
     status, size = CLIENT_CLOSED_REQUEST, 0
     try:
         response = await handler(request)
-        status, size = response.status, _size(response)
+        status, size = response.status, _size(request, response)
         return response
     except web.HTTPException as error:
-        status, size = error.status, _size(error)
+        status, size = error.status, _size(request, error)
         raise
     except BrokenTransfer as error:
         status = error.status
         raise
     finally:
         if status == CLIENT_CLOSED_REQUEST and (complete := request.get(_COMPLETE)) is not None:
-            status, size = complete.status, _size(complete)
+            status, size = complete.status, _size(request, complete)
         _record(request, status, size, perf_counter() - started)
 
 
@@ -130,12 +131,14 @@ def _record(request: web.Request, status: int, size: int, seconds: float) -> Non
 
 def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
-    return "unknown" if resource is None else resource.canonical.rstrip("/")
+    return "unknown" if resource is None else resource.canonical.rstrip("/") or "/"
 
 
-def _size(response: web.StreamResponse) -> int:
-    """Return the bytes of the body; of a streamed response, the bytes sent so far, headers included."""
-    return response.body_length if response.prepared else (response.content_length or 0)
+def _size(request: web.Request, response: web.StreamResponse) -> int:
+    """Return the bytes of the body; of a streamed response, those sent so far."""
+    if isinstance(response, CountedResponse):
+        return response.body_bytes
+    return 0 if request.method == "HEAD" else (response.content_length or 0)
 
 
 @web.middleware

@@ -17,6 +17,7 @@ from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest, quote
 from pyexec.web.context import public
+from pyexec.web.counted_response import CountedResponse
 from pyexec.web.middleware import mark_complete
 from pyexec.web.streaming import cooperative, result_pieces
 
@@ -46,7 +47,7 @@ async def send_events(
     """Send batches of items up to the last one, which carries the result. Close `items`.
 
     If the items cannot be read to the end, the connection is aborted, and the client resumes the stream."""
-    response = web.StreamResponse(
+    response = CountedResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
     await response.prepare(request)

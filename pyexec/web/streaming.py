@@ -15,6 +15,7 @@ from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
 from pyexec.services.downloads import Download
 from pyexec.web.context import public, trace_headers
+from pyexec.web.counted_response import CountedResponse
 from pyexec.web.middleware import mark_complete
 
 RESULT_AT_ONCE_BYTES = 64 * 1024
@@ -31,7 +32,7 @@ async def send_stream(
     status: int = HTTPStatus.OK,
 ) -> web.StreamResponse:
     """Send a body in chunks, after `first`. To HEAD, only the headers are sent."""
-    response = web.StreamResponse(status=status, headers=headers)
+    response = CountedResponse(status=status, headers=headers)
     await response.prepare(request)
     if request.method == "HEAD":
         return response

@@ -254,6 +254,16 @@ def test_an_empty_argument_is_an_error(both):
     }
 
 
+@sampled("arguments", ["get exe_1", "show x y", "run missing.py x", "submit missing.py x"])
+def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
+    done = [each.run(*arguments.split()) for each in both]
+    name = arguments.removeprefix("run ").removeprefix("submit ").split()[0]
+    assert [each.returncode for each in done] == [2, 2]
+    assert {each.stderr[each.stderr.find(b"Error: ") :].decode() for each in done} == {
+        f"Error: {name}: no such file, directory or command\n"
+    }
+
+
 @sampled(("arguments", "stdin"), WITHOUT_A_SERVER)
 def test_without_a_server(both, arguments, stdin):
     first, second = [behaviour(each, arguments, stdin) for each in both]

@@ -126,7 +126,12 @@ async def test_mistakes_are_errors_that_the_model_sees(fake: tuple[str, FakeSess
             (
                 "run_python",
                 {**session, "code": "1", "stdin": "x"},
-                "stdin cannot be combined with session_id",
+                "stdin cannot be combined with session_id; write the input to a file with write_file",
+            ),
+            (
+                "run_python",
+                {**session, "code": "1", "network": True},
+                "network cannot be combined with session_id; give it to open_session",
             ),
             ("run_python", {"session_id": "ses_x", "code": "1"}, "no such session"),
             ("open_session", {"lifetime_seconds": 0}, "lifetime_seconds"),

@@ -235,9 +235,15 @@ def test_lists_have_the_limit_of_the_api() -> None:
     ("tool", "arguments", "message"),
     [
         ("run_python", {}, "code is missing"),
+        ("run_python", {"code": "1", "zzz": 3}, "unknown argument 'zzz'; known are code, files"),
+        ("run_python", {"cod": "x"}, "unknown argument 'cod'; did you mean 'code'?"),
         ("run_python", {"code": 1}, "code must be a string"),
         ("run_python", {"code": "1", "network": "yes"}, "network must be true or false"),
-        ("run_python", {"code": "1", "timeout": 3}, "unknown argument 'timeout'; known are code, files"),
+        (
+            "run_python",
+            {"code": "1", "timeout": 3},
+            "unknown argument 'timeout'; did you mean 'timeout_seconds'?",
+        ),
         ("run_python", {"code": "1", "files": [{"name": "a"}]}, "files[0].content is missing"),
         ("run_python", {"code": "1", "output_files": ["a"] * 10_001}, "output_files must have at most 10000"),
         (

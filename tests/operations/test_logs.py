@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pyexec.logs import JsonFormatter, TextFormatter
-from tests.support.api import Api, api_of
+from tests.support.api import Api, api_of, form
 from tests.support.archives import script
 from tests.support.cases import sampled
 from tests.support.server import NETWORKS, Server, running_server
@@ -34,6 +34,11 @@ async def test_every_json_line_names_its_subject(image: str, tmp_path: Path) -> 
             key = {"Idempotency-Key": secrets.token_hex(8)}
             three = await api.sync(script("print(3)"), headers=key)
             assert (await api.sync(script("print(3)"), headers=key)).document == three.document
+            source = script("print('x' * 100_000)")
+            async with api.session.get(f"{server.url}/") as page:
+                page_bytes = len(await page.read())
+            async with api.session.post(f"{server.url}/api/v1/exec/sync", data=form(source)) as large:
+                large_bytes = len(await large.read())
             await api.get("/nowhere")
             await api.get("/health")
     logged = lines(server)
@@ -50,6 +55,8 @@ async def test_every_json_line_names_its_subject(image: str, tmp_path: Path) -> 
     assert told.count(("POST", "/api/v1/exec/sync", 200, three.document["execution_id"])) == 2
     assert told[-1] == ("GET", "unknown", 404, None)
     assert all(line["duration_ms"] > 0 and line["bytes"] > 0 for line in access)
+    assert [line["bytes"] for line in access if line["route"] == "/"] == [page_bytes]
+    assert large_bytes in [line["bytes"] for line in access if line["route"] == "/api/v1/exec/sync"]
 
 
 @sampled("log_format", ["text", "json"])

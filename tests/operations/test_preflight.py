@@ -13,7 +13,7 @@ import pytest
 
 from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.docker.engine import DockerInfo
-from pyexec.preflight.check_result import Verdict
+from pyexec.preflight.check_result import Verdict, as_text, ok, warning
 from pyexec.preflight.docker import check_info
 from pyexec.preflight.host import check_sessions
 from pyexec.settings import Settings
@@ -216,6 +216,12 @@ def test_the_text_output_has_one_line_for_each_check(tmp_path: Path) -> None:
     *lines, total = done.stdout.splitlines()
     assert all(line.split()[0] in ("ok", "warning", "failed") for line in lines)
     assert total.startswith("1 failed, ")
+
+
+def test_the_totals_are_grammatical() -> None:
+    results = [ok("a", ""), warning("b", ""), warning("c", "")]
+    assert as_text(results).splitlines()[-1] == "2 warnings, 1 ok"
+    assert as_text(results[:2]).splitlines()[-1] == "1 warning, 1 ok"
 
 
 def test_a_closed_output_pipe_ends_the_program_silently() -> None:

@@ -19,6 +19,7 @@ import (
 
 const (
 	requirementsName = "requirements.txt"
+	noInput          = "no such file, directory or command"
 	renameTar        = "save it to a file whose name ends in .tar, and run that file"
 	giveInput        = "give a file, a directory or a .tar, or pipe a script to standard input"
 )
@@ -51,7 +52,7 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 		return &input{source: source, isStdin: true}, err
 	}
 	argument := arguments[0] // splitArguments allows no second one
-	mode, err := modeOf(command, argument, argument, "no such file, directory or command")
+	mode, err := modeOf(command, argument, argument, noInput)
 	switch {
 	case err != nil:
 		return nil, err

@@ -42,7 +42,7 @@ async def _serve_index(_: web.Request) -> web.StreamResponse:
         img_src="'self' data: blob:",
     )
     return web.Response(
-        body=_index().replace(_NONCE, nonce),
+        body=_index().replace(_NONCE, nonce).encode(),
         content_type="text/html",
         charset="utf-8",
         headers={**headers, "Cache-Control": "no-store"},

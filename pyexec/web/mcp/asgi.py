@@ -6,6 +6,7 @@ from typing import Any
 import anyio
 from aiohttp import hdrs, web
 
+from pyexec.web.counted_response import CountedResponse
 from pyexec.web.middleware import mark_complete
 
 Message = MutableMapping[str, Any]
@@ -93,7 +94,7 @@ class _Response:
             await self._open_stream()
 
     async def _open_stream(self) -> web.StreamResponse:
-        stream = web.StreamResponse(status=self._status)
+        stream = CountedResponse(status=self._status)
         stream.headers.extend(self._headers)
         await stream.prepare(self._request)
         self._stream = stream
