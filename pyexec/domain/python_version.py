@@ -1,7 +1,7 @@
 """Decide whether the Python of an image satisfies `requires-python`, and which image does."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -88,6 +88,12 @@ def images_to_try(policy: Policy, default_version: str | None) -> Iterator[str]:
         image = f"python:3.{minor}-slim"
         if policy.allows(image) and image not in (policy.default_image, *named):
             yield image
+
+
+def list_versions(images: Mapping[str, str]) -> str:
+    """List images that have these versions of Python, the oldest version first, for a message."""
+    in_order = sorted(images, key=lambda image: Version(images[image].rstrip("+")))
+    return ", ".join(f"{image} has Python {images[image]}" for image in in_order)
 
 
 def _minor_of(version: str | None) -> int:

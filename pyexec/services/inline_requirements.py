@@ -4,7 +4,7 @@ import anyio.to_thread
 from attrs import evolve, frozen
 
 from pyexec.domain.inline_metadata import Script, read_inline_metadata
-from pyexec.domain.python_version import images_to_try, may_satisfy
+from pyexec.domain.python_version import images_to_try, list_versions, may_satisfy
 from pyexec.domain.spec import Policy
 from pyexec.errors import quote
 from pyexec.services.preparation import Preparation
@@ -50,10 +50,10 @@ class InlineRequirements:
     async def _fitting_image(self, script: Script, requires_python: str, named: str | None) -> str:
         """Return the named image, else the first that may be used, unless its Python certainly does not fit."""
         default_version = await self.preparation.python_of(self.policy.default_image)
-        tried = []
+        rejected: dict[str, str] = {}
         for image in images_to_try(self.policy, default_version) if not named else (named,):
             version = await self.preparation.python_of(image)
-            if may_satisfy(requires_python, version):
+            if version is None or may_satisfy(requires_python, version):
                 return image
-            tried.append(f"{image} has Python {version}")
-        raise script.invalid(f"requires-python is {quote(requires_python)}, but {', '.join(tried)}")
+            rejected[image] = version
+        raise script.invalid(f"requires-python is {quote(requires_python)}, but {list_versions(rejected)}")

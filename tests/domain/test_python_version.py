@@ -8,6 +8,7 @@ from pyexec.domain.python_version import (
     CLAUSES_MAX,
     check_python,
     images_to_try,
+    list_versions,
     may_satisfy,
     specifier_defect,
     tag_version,
@@ -110,6 +111,14 @@ def test_a_mismatch_names_both_versions_and_what_to_do() -> None:
         PythonMismatch, match=r"requires Python >=3.13, but the image 'team/python' has Python 3.12.4"
     ):
         check_python(spec, "3.12.4")
+
+
+def test_a_message_lists_images_by_version() -> None:
+    images = {"own:1": "3.11.2", "python:3.12-slim": "3.12", "python:3.9-slim": "3.9", "edge": "3.13.0+"}
+    assert list_versions(images) == (
+        "python:3.9-slim has Python 3.9, own:1 has Python 3.11.2, python:3.12-slim has Python 3.12, "
+        "edge has Python 3.13.0+"
+    )
 
 
 def tried(allowed: tuple[str, ...], default_version: str | None) -> list[str]:

@@ -86,6 +86,7 @@ async def test_cells_wait_and_are_interrupted_and_the_interpreter_is_restarted(p
     await expect(page.get_by_text("7 cells waiting")).to_be_visible()
     await page.get_by_role("button", name="Interrupt").click()
     await expect(outcome(running)).to_contain_text("Ended with KeyboardInterrupt")
+    await expect(running.locator(".notice.error")).to_have_count(0)  # there is no message besides the type
     await expect(page.get_by_role("article", name="Cell 8").locator(".value pre")).to_have_text("9")
     await confirm(page, "Restart", "Restart")
     await expect(page.get_by_text("interpreter restarted 1 time")).to_be_visible()

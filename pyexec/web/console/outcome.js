@@ -81,10 +81,11 @@ export function factList(result) {
 /** Return the message of an exception or of a failure, and the value of the last expression. */
 export function detailsOf(result) {
   const value = result.result;
-  // An exception without a message has its type as error.
-  const hasType = result.error_type && result.status === "completed" && result.error !== result.error_type;
+  const type = result.status === "completed" && result.error_type;
+  // An exception without a message has its type as error, which the headline already shows.
+  const hasMessage = result.error && result.error !== type;
   return [
-    result.error && h("p", { class: "notice error" }, hasType ? `${result.error_type}: ${result.error}` : result.error),
+    hasMessage && h("p", { class: "notice error" }, type ? `${type}: ${result.error}` : result.error),
     value !== undefined && value !== null && h("div", { class: "value" }, h("span", { class: "muted" }, "Value"), h("pre", { dir: "ltr" }, value)),
   ].filter(Boolean);
 }
