@@ -39,15 +39,18 @@ async def console(browser: Browser, url: str, path: str = "/") -> AsyncIterator[
     """Open the console; yield the page and a list of problems, which must be empty at the end."""
     async with page_of(url, browser=browser) as (page, wrong):
         await page.goto(f"{url}{path}")
-        yield page, wrong
+        try:
+            yield page, wrong
+        except Exception as error:
+            error.add_note(f"problems of the page: {wrong}; its text: {await page.inner_text('body')}")
+            raise
         assert [problem for problem in wrong if not EXPECTED.search(problem)] == []
 
 
 async def write(page: Page, code: str, label: str = "Program") -> None:
-    """Replace the text in the editor."""
-    editor = page.get_by_role("form", name=label)
-    await editor.locator(".prism-code-editor").wait_for()
-    await editor.locator("textarea.pce-textarea").fill(code)
+    """Replace the text in the editor, or in the text area that stays if the editor cannot be loaded: Chromium may abort
+    requests while the engine changes the machine's networks."""
+    await page.get_by_role("form", name=label).locator("textarea").first.fill(code)
 
 
 async def run(page: Page, code: str) -> None:
