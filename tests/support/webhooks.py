@@ -89,9 +89,12 @@ async def running_receiver(
         receiver.port = runner.addresses[0][1]
         yield receiver
     finally:
-        transports = [each.transport for each in runner.server.connections]
+        server = runner.server
+        transports = [each.transport for each in server.connections]
         await runner.cleanup()
-        for transport in transports:  # with TLS, a connection that is closed waits for its client
+        await anyio.lowlevel.checkpoint()  # a connection that was accepted at this moment begins only now
+        # With TLS, a connection that is closed waits for its client.
+        for transport in {*transports, *(each.transport for each in server.connections)}:
             if transport is not None:
                 transport.abort()
         await anyio.lowlevel.checkpoint()
