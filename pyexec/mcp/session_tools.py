@@ -27,7 +27,7 @@ _INSTEAD = {
     "stdin": "write the input to a file with write_file",
     "output_files": "use list_files and read_file",
 }
-"""What to do with an argument that only a run can have."""
+"""Advice for each argument that a run can have, but not a cell of a session."""
 
 _CHANGES = ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True

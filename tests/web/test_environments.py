@@ -380,7 +380,7 @@ class Restarted:
     building: str
     """The id of the execution for which it built."""
     environments: Sequence[str]
-    """What the first server had built."""
+    """The ids of the images that the first server built."""
     forged: str
     """The name of an image with the labels of the servers' containers."""
     by_hand: Mapping[str, str]
