@@ -147,7 +147,7 @@ class SessionMoving(Unavailable):
     """The session has no owner now, or its owner shuts down. Another replica is about to adopt it."""
 
     def __init__(self) -> None:
-        super().__init__("the session is moving to another replica; send the request again")
+        super().__init__("no replica serves the session at the moment; send the request again")
 
 
 class ImageUnavailable(ExecutorError):

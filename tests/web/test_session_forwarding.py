@@ -195,7 +195,7 @@ async def test_a_forwarded_request_is_not_forwarded_again(pair: Pair) -> None:
     async with pair.http.get(PATH, headers={REPLICA_HEADER: "rep_x"}) as response:
         answer = await response.json()
     assert (response.status, answer["code"]) == (503, "unavailable")
-    assert "moving" in answer["error"]
+    assert "no replica serves the session" in answer["error"]
 
 
 async def test_an_owner_that_cannot_be_reached_is_a_503(pair: Pair) -> None:
