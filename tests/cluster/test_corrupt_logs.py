@@ -31,6 +31,12 @@ class Scene:
     server: Server
     api: Api
 
+    async def occupy(self) -> str:
+        """Run a program in the only slot; return its execution. What is accepted from now on waits."""
+        execution = await self.api.accepted(SLEEP)
+        await self.api.until_event(execution, "running")
+        return execution
+
     def change(self, key: str, value: bytes | None) -> None:
         """Write a value directly to Consul, as an operator could by mistake. None deletes the key."""
         url = f"http://{self.agent.address}/v1/kv/pyexec/{key}"
@@ -91,7 +97,7 @@ async def test_corrupt_logs_affect_no_other_executions(image: str, tmp_path: Pat
     with dev_agent(tmp_path / "consul") as agent:
         async with scene(agent, tmp_path / "one", image) as s:
             ended = {how: (await s.api.run("print('before')"))["execution_id"] for how in DAMAGES}
-            sleeper = await s.api.accepted(SLEEP)
+            sleeper = await s.occupy()
             # A queued execution has one event. Without this event, the execution does not exist.
             queued = {
                 how: await s.api.accepted("print('never')") for how in DAMAGES if how != "missing number"
@@ -132,7 +138,7 @@ async def test_a_run_with_a_corrupt_log_releases_its_slot(shared: Scene, value: 
 
 
 async def test_a_corrupt_payload_fails_its_execution(shared: Scene) -> None:
-    sleeper = await shared.api.accepted(SLEEP)
+    sleeper = await shared.occupy()
     queued = await shared.api.accepted("print('never')")
     shared.change(f"executions/{queued}/blobs/payload/", b"no manifest")
     await shared.api.kill(sleeper)
@@ -144,7 +150,7 @@ async def test_a_corrupt_payload_fails_its_execution(shared: Scene) -> None:
 
 async def test_a_wrong_index_entry_does_not_end_an_execution(shared: Scene) -> None:
     """The index says that a queued execution completed long ago. It still runs, and is not retired."""
-    sleeper = await shared.api.accepted(SLEEP)
+    sleeper = await shared.occupy()
     queued = await shared.api.accepted("print('whole')")
     lie = {"version": 1, "status": "completed", "finished_at": "2001-01-01T00:00:00.000000Z"}
     shared.change(f"status/{queued}", json.dumps(lie).encode())

@@ -87,15 +87,17 @@ async def test_an_unfinished_line_beyond_the_output_limit_is_not_lost_silently(a
 
 
 async def test_no_unfinished_line_is_lost_if_the_program_is_busy_at_the_limit(api: Api) -> None:
+    """The main thread is in C code, which no signal interrupts, until the signal to flush has arrived."""
     source = """
-import time
-start = time.monotonic()
-import ctypes, threading
+import ctypes, os, signal, threading, time
 print('a', end='')
+arrived, arrives = os.pipe()
+os.set_blocking(arrives, False)
+signal.set_wakeup_fd(arrives)
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(mutex)
-threading.Timer(start + 1.15 - time.monotonic(), libc.pthread_mutex_unlock, [mutex]).start()
-libc.pthread_mutex_lock(mutex)  # no signal interrupts this
+threading.Thread(target=lambda: (os.read(arrived, 1), libc.pthread_mutex_unlock(mutex))).start()
+libc.pthread_mutex_lock(mutex)
 time.sleep(60)
 """
     result = await api.run(source, config={"timeout_seconds": 1})

@@ -1,9 +1,11 @@
 """A local receiver of webhooks, which answers as a test wants and keeps what it has received."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -75,6 +77,27 @@ class Receiver:
                 await arrived.wait()
 
 
+class Listener(socket.socket):
+    """A listening socket that knows its connections, also those in a TLS handshake, of which aiohttp knows nothing."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__(family)
+        self._accepted: list[socket.socket] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connection, address = super().accept()
+        self._accepted.append(connection)
+        return connection, address
+
+    async def until_ended(self) -> None:
+        """End the connections, and wait until the event loop has closed them."""
+        for connection in self._accepted:
+            with contextlib.suppress(OSError):  # it is closed, or its client has left
+                connection.shutdown(socket.SHUT_RDWR)
+        while any(connection.fileno() >= 0 for connection in self._accepted):
+            await anyio.lowlevel.checkpoint()
+
+
 @asynccontextmanager
 async def running_receiver(
     port: int = 0, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None
@@ -84,17 +107,15 @@ async def running_receiver(
     app.router.add_route("*", "/{path:.*}", receiver.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
+    listener = Listener(socket.AF_INET)
     try:
-        await web.TCPSite(runner, address, port, ssl_context=tls).start()
-        receiver.port = runner.addresses[0][1]
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        await web.SockSite(runner, listener, ssl_context=tls).start()
+        receiver.port = listener.getsockname()[1]
         yield receiver
     finally:
-        server = runner.server
-        transports = [each.transport for each in server.connections]
         await runner.cleanup()
-        await anyio.lowlevel.checkpoint()  # a connection that was accepted at this moment begins only now
-        # With TLS, a connection that is closed waits for its client.
-        for transport in {*transports, *(each.transport for each in server.connections)}:
-            if transport is not None:
-                transport.abort()
-        await anyio.lowlevel.checkpoint()
+        listener.close()
+        with anyio.fail_after(PATIENCE_SECONDS):
+            await listener.until_ended()

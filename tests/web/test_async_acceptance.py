@@ -87,6 +87,7 @@ async def test_the_archive_is_durable_before_the_execution_is_accepted(api: Api,
 
 async def test_without_a_free_slot_the_execution_is_queued(api: Api) -> None:
     first = await api.accepted(SLEEP)
+    await api.until_event(first, "running")
     second = await api.accepted("print('second')")
     assert (await api.get(f"/api/v1/executions/{second}")).document["status"] == "pending"
     await api.kill(first)
