@@ -166,7 +166,7 @@ def _environment(target: Target) -> dict[str, str]:
         found = {"DOCKER_HOST": machine.engine.address, "PYEXEC_TEST_IMAGE": machine.image}
     else:
         subprocesses.prepare()
-        virtualenv.check_python()
+        virtualenv.choose_python()
         virtualenv.ensure(dev=True)
     if target.browser:
         debian.ensure_browser()

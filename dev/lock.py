@@ -17,7 +17,7 @@ _HEADER = "# Exact versions of everything that is installed; written by `make lo
 
 def main() -> int:
     subprocesses.prepare()
-    virtualenv.check_python()
+    virtualenv.choose_python()
     with tempfile.TemporaryDirectory(dir=subprocesses.RUN_DIR, prefix="lock-") as folder:
         virtualenv.install(Path(folder), dev=True, constraints=[])
         # pip is not pinned: it comes with Python.

@@ -22,7 +22,7 @@ class Machine:
 def provision(*, dev: bool) -> Machine:
     """Install what is missing; `dev` adds the tools for tests and checks."""
     subprocesses.prepare()
-    virtualenv.check_python()
+    virtualenv.choose_python()
     engine = dockerd.ensure()  # first, to fail early: it needs root, or a running Docker
     virtualenv.ensure(dev=dev)
     return Machine(engine, default_image.ensure(engine))

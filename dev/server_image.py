@@ -32,7 +32,7 @@ _PRINT_INTERPRETER = (
 
 def main() -> int:
     subprocesses.prepare()
-    virtualenv.check_python()
+    virtualenv.choose_python()
     arguments = sys.argv[1:]
     measures = _NO_SIZES not in arguments
     name = next((each for each in arguments if each != _NO_SIZES), f"python-executor:{_VERSION}")

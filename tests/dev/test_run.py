@@ -111,6 +111,28 @@ def test_an_invalid_docker_address_is_a_one_line_error() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("chosen", "used"), [({}, "/usr/bin/python3"), ({"PYTHON": "python3"}, "unoptimized")]
+)
+def test_the_interpreter_of_the_system_replaces_an_unoptimized_one(chosen: dict[str, str], used: str) -> None:
+    show = "import sys; print(sys.executable)"
+    unoptimized = (
+        "import sys, sysconfig, virtualenv\n"
+        "sysconfig.get_config_var = lambda _: ''\n"
+        f"sys.executable, sys.argv = 'unoptimized', ['-c', {show!r}]\n"
+        f"virtualenv.choose_python()\n{show}"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    done = subprocess.run(
+        ["python3", "-c", unoptimized],
+        env={**environment, "PYTHONPATH": "dev", **chosen},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{used}\n"
+
+
 def test_an_unknown_target_lists_the_known_ones() -> None:
     done = run_dev("check.py", "tset")
     assert done.returncode == 1
