@@ -3,7 +3,6 @@
 It runs with its default settings, and with the Python of this machine."""
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -17,7 +16,10 @@ from benchmarks.baselines import HELLO
 from benchmarks.timing import timed
 from tests.support.consul import free_ports
 
-VERSION = "v1.9.6"
+PACKAGE = "github.com/criyle/go-judge/cmd/go-judge"
+MODULE = Path(__file__).resolve().parent / "go-judge"
+"""A Go module that pins go-judge: v1.8.5 is the latest version that the Go module proxy has. `go install` of a version
+would ask the proxy for all versions, which it refuses."""
 HOME = Path(__file__).resolve().parent.parent / ".run" / "go-judge"
 START_SECONDS = 30.0
 SECOND_NS, MIB = 1_000_000_000, 1024 * 1024
@@ -91,19 +93,17 @@ def running_go_judge() -> Iterator[GoJudgeServer]:
 
 
 def _program() -> str:
-    """Return the go-judge on PATH, else the pinned version, which is built in `.run` the first time."""
+    """Return the go-judge on PATH, else the pinned version, which is built in `.run`."""
     if found := shutil.which("go-judge"):
         return found
-    program = HOME / VERSION / "go-judge"
-    if not program.exists():
-        command = ["go", "install", f"github.com/criyle/go-judge/cmd/go-judge@{VERSION}"]
-        environment = {**os.environ, "GOBIN": str(program.parent)}
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise GoJudgeUnavailable("building it needs Go on PATH") from error
-        if done.returncode:
-            raise GoJudgeUnavailable(done.stderr.strip())
+    program = HOME / "go-judge"
+    command = ["go", "build", "-C", str(MODULE), "-o", str(program), PACKAGE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise GoJudgeUnavailable("building it needs Go on PATH") from error
+    if done.returncode:
+        raise GoJudgeUnavailable(done.stderr.strip())
     return str(program)
 
 
