@@ -10,9 +10,8 @@ from anyio import to_thread
 
 from pyexec_client import Client
 from tests.isolation.networks import firewall
-from tests.support.containers import containers
+from tests.support.containers import containers, gateway
 from tests.support.deployment import Page
-from tests.support.images import gateway
 from tests.support.otlp import running_collector
 
 HEALTHY_SECONDS = 60

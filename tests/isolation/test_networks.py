@@ -12,7 +12,7 @@ from tests.isolation.listeners import connections, listening
 from tests.isolation.networks import NETWORK, firewall, named_container, network_names, rules
 from tests.isolation.test_isolation_check import refusal, warnings_of
 from tests.support.api import Api, api_of
-from tests.support.index import gateway
+from tests.support.containers import gateway
 from tests.support.server import Server, running_server
 
 HINT = "the network is disabled in this run"

@@ -23,7 +23,8 @@ from tests.nomad.deployment import Deployment, second_image
 from tests.nomad.replica_contract import check_contract
 from tests.support.api import api_of
 from tests.support.consul import dev_agent
-from tests.support.images import gateway, remove_images
+from tests.support.containers import gateway
+from tests.support.images import remove_images
 from tests.support.load import ANSWER_SECONDS, Load
 from tests.support.nomad import running_nomad
 from tests.support.registry import python_layer, running_registry

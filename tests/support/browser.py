@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, Page, Route, async_playwright
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 NAMES = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
 PATIENCE_MS = 120_000
@@ -22,6 +22,7 @@ def executable() -> str:
 @asynccontextmanager
 async def running_browser() -> AsyncIterator[Browser]:
     """Start a browser. It serves the tests of one event loop."""
+    expect.set_options(timeout=PATIENCE_MS)
     async with async_playwright() as playwright:
         # Chromium's sandbox does not work as root; the pages come from this repository.
         browser = await playwright.chromium.launch(

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from ipaddress import ip_network
 from pathlib import Path
 
 import anyio
@@ -14,6 +16,17 @@ from aiodocker import Docker, DockerError
 from aiodocker.containers import DockerContainer
 
 PATIENCE_SECONDS = 120
+
+
+def gateway(network: str = "bridge") -> str:
+    """Return this machine's address on a Docker network. The default is Docker's own default network."""
+    inspect = subprocess.run(
+        ["docker", "network", "inspect", network], check=True, stdout=subprocess.PIPE, text=True
+    )
+    config = json.loads(inspect.stdout)[0]["IPAM"]["Config"][0]
+    # Docker does not tell the gateway of its default network until its second start. It is the first address.
+    first = next(ip_network(config["Subnet"]).hosts())
+    return str(config.get("Gateway", first))
 
 
 async def containers(deployment: str, host: str | None = None) -> Collection[str]:

@@ -23,12 +23,6 @@ def docker(*arguments: str, stdin: str = "") -> list[str]:
     ).stdout.split()
 
 
-def gateway() -> str:
-    """Return the machine's address on Docker's default network, where containers reach it."""
-    (address,) = docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge")
-    return address
-
-
 def found(*filters: str) -> list[str]:
     """Return the ids of the images that pass all filters, such as `label=KEY=VALUE` or `reference=NAME`."""
     options = [f"--filter={each}" for each in filters]

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import secrets
 import subprocess
 import threading
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from attrs import frozen
+
+from tests.support.containers import gateway
 
 
 @frozen
@@ -47,14 +48,6 @@ def wheel(name: str, version: str, source: str, requires: str | None = None) -> 
 
 def _digest(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-
-
-def gateway(network: str) -> str:
-    """Return this machine's address on a Docker network."""
-    inspect = subprocess.run(
-        ["docker", "network", "inspect", network], check=True, stdout=subprocess.PIPE, text=True
-    )
-    return str(json.loads(inspect.stdout)[0]["IPAM"]["Config"][0]["Gateway"])
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from aiohttp.test_utils import TestServer
 from pyexec.adapters.index_proxy import IndexProxy, basic_auth, serve_index, split_address
 from pyexec.errors import SettingsError
 from tests.support.api import api_of
-from tests.support.index import gateway, own_network, running_index, wheel
+from tests.support.containers import gateway
+from tests.support.index import own_network, running_index, wheel
 from tests.support.server import running_server
 
 PASSWORD = "secret-of-the-index"
