@@ -136,7 +136,7 @@ class _Parser:
                 )
             digest = _DIGEST.fullmatch(token)
             if digest is None and token.startswith(_DIGEST_PREFIX):
-                wanted = "sha256: and 64 hexadecimal digits, or a token in clear"
+                wanted = "sha256: and 64 hexadecimal digits, or a token in plain text"
                 self._fail((name, "tokens"), f"has a wrong digest at position {number}", wanted)
             yield TokenDigest(bytes.fromhex(digest[1]) if digest else digest_of(token), name)
 

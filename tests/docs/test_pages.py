@@ -1,8 +1,9 @@
 """Run the code of every page, in order, and compare its output with the page.
 
-All blocks in `bash`, `sh`, `python` or `go` run. The shell keeps variables and files between blocks. A `text` or `json`
-block that follows is the expected output, in which `…` matches anything. `OWN` lists pages with a test of their own;
-`NOT_RUN` lists blocks that cannot run here, each with its reason.
+All blocks in `bash`, `sh`, `python` or `go` run in an empty folder, so a page creates the files that it uses. The shell
+keeps variables and files between blocks. A `text` or `json` block that follows is the expected output, in which `…`
+matches anything. `OWN` lists pages with a test of their own; `NOT_RUN` lists blocks that cannot run here, each with its
+reason.
 """
 
 import os
@@ -17,7 +18,6 @@ import pytest
 
 from tests.docs.blocks import RUN, SHOWN, Block, blocks, pages, prose_of
 from tests.docs.shell import Shell, shell
-from tests.support.archives import tar_of
 from tests.support.golang import CLIENT, Module, go_program
 from tests.support.images import remove_environments
 from tests.support.server import PROGRAM, Server, installing_settings, running_server
@@ -55,16 +55,6 @@ FULL = {
 """Pages that only `make soak` runs with the Python command line, each with the reason."""
 SHOWN_AS_PRINTED = ("text", "json")
 ADDRESS = "http://localhost:8080"
-FILES = {
-    "main.py": "import sys\nprint(6 * 7)\nopen('plot.png', 'w').write('a plot')\n",
-    "requirements.txt": "numpy\n",
-    "a.py": "import lib.b\n",
-    "lib/b.py": "print('b')\n",
-    "job.py": "print('job')\n",
-    "shown.py": "from IPython.display import HTML, display\ndisplay(HTML('<b>bold</b>'))\n",
-    "project/main.py": "print('a project')\n",
-}
-"""Files in the folder in which the blocks run."""
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +65,6 @@ def machine(session_image: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with running_server(data, session_image, **installing_settings()) as server:
         yield server
     remove_environments(session_image)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Create the folder in which the blocks run."""
-    for name, content in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    (tmp_path / "code.tar").write_bytes(tar_of({"main.py": "print('code')"}))
-    return tmp_path
 
 
 def is_run_here(block: Block) -> bool:
@@ -101,16 +81,16 @@ def pages_and_programs() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("page", "program"), list(pages_and_programs()))
 def test_the_code_of_every_page_runs(
-    page: str, program: str, machine: Server, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    page: str, program: str, machine: Server, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     programs = go_program(tmp_path_factory).parent if program == "go" else PROGRAM.parent
     path = os.pathsep.join([str(programs), str(PROGRAM.parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYEXEC_SERVER": machine.url}
-    with shell(folder, environment, {ADDRESS: machine.url}) as bash:
+    with shell(tmp_path, environment, {ADDRESS: machine.url}) as bash:
         printed = None
         for block in blocks(page):
             if is_run_here(block):
-                printed = run(block, machine, bash, folder)
+                printed = run(block, machine, bash, tmp_path)
             elif block.language in SHOWN_AS_PRINTED and printed is not None:
                 assert unseen(block, printed) == [], (
                     f"{block} shows lines that are missing in the output: {printed}"

@@ -1,4 +1,4 @@
-"""The file of tenants: tokens in clear and as digests, and errors that name line and key but never a token."""
+"""The file of tenants: tokens in plain text and as digests, and errors that name line and key but never a token."""
 
 import hashlib
 from pathlib import Path
