@@ -127,7 +127,8 @@ async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> A
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
-    """Listen at the address. In a container, it may be one of the host's: then listen at all of the container's."""
+    """Listen at the address. In a container, it may be an address of the host: then listen on all addresses of
+    the container."""
     try:
         try:
             await web.TCPSite(runner, host, port).start()

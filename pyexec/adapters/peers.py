@@ -168,7 +168,7 @@ class HttpPeers:
             )
 
     async def _wait_until_gone(self, replica: str) -> None:
-        """Return once the replica is not a member any more."""
+        """Return once the replica is no longer a member."""
         while True:
             await anyio.sleep(MEMBER_CHECK_SECONDS)
             try:

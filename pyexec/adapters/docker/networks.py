@@ -121,7 +121,8 @@ def _bridge_name(name: str) -> str:
 
 FIREWALL_SECONDS_MAX: Final = 30.0
 _OWN_ID: Final = re.compile(r"/containers/([0-9a-f]{64})/hostname /etc/hostname ")
-"""The machine itself has mounts of other containers. Only a container has this one, and it is its own."""
+"""Matches this mount, which only a container has: that of its own /etc/hostname. The mount table of the machine
+contains other mounts of containers."""
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IN_HOST: Final = (
     "import os, sys; os.chroot('/host'); os.chdir('/'); "

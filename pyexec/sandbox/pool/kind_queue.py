@@ -92,7 +92,7 @@ class SandboxRequest:
 
 @frozen
 class Use:
-    """The present use of a sandbox: the tenant whose program has it, and since when."""
+    """The current use of a sandbox: the tenant whose program has it, and since when."""
 
     tenant: str
     since: float
@@ -131,8 +131,8 @@ class KindQueue:
     def return_wait_seconds(self, tenant: str, now: float, start_seconds: float) -> float:
         """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.
 
-        It does not wait if a start, of `start_seconds`, would probably be faster. If it waits in vain, that has taken
-        no longer than a start."""
+        It does not wait if a start, of `start_seconds`, would probably be faster. The wait takes no longer
+        than a start."""
         ahead = sum(request.tenant == tenant for request in self.requests)
         sandboxes = self.returning_soon(now, tenant) + self.returning[tenant]
         is_faster = sandboxes and self.returns.seconds * ahead / sandboxes < start_seconds
