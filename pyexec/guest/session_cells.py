@@ -112,7 +112,7 @@ class Cells:
         if cell.nonce == self.frames.nonce:
             return
         if self.cell is not None:
-            raise ValueError("another cell runs")
+            raise ValueError("another cell is running")
         self.cell, self.kill_at = cell, None
         self.frames.begin_cell(cell.nonce)
         self.limits.begin_cell()

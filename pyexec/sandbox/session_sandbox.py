@@ -247,7 +247,7 @@ class SessionSandbox:
         elif isinstance(frame, LineRefused):
             self._refusals.record(self._connection.name, frame.message)
         else:
-            raise SandboxBroken(f"a session's sandbox sent {type(frame).__name__}")
+            raise SandboxBroken(f"a session's sandbox sent an unexpected frame: {type(frame).__name__}")
 
     async def _reconnect(self) -> None:
         """Attach again, and read the cell again from its beginning. Set `end_reason` if the container has ended."""

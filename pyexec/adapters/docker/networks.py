@@ -144,7 +144,7 @@ class Firewall:
         with translate_errors():
             details = await (await self._docker.networks.get(network)).show()
         if NETWORK_LABEL not in (details.get("Labels") or {}):
-            raise EngineError("the server has not created this network")
+            raise EngineError(f"the network {network} was not created by the server")
         bridge = (details.get("Options") or {}).get(_BRIDGE_OPTION) or f"br-{details['Id'][:12]}"
         environment = {"PATH": _PATH, "NETWORKS": f"{network}={bridge}", "ALLOWED": " ".join(allowed)}
         script = resources.files("pyexec.adapters.docker").joinpath("firewall.sh").read_text("utf-8")

@@ -46,14 +46,15 @@ class IdleSandbox:
 
     async def watch(self, forget: Callable[[], None]) -> None:
         """Return when the sandbox is claimed. If it breaks before, call `forget` and remove it."""
+        name = self.sandbox.container_id[:12]
         try:
             with self._scope:
                 try:
                     await self.sandbox.wait_until_broken()
                 except SandboxBroken as error:
-                    logger.warning("removing a broken idle sandbox: %s", error)
+                    logger.warning("removing broken idle sandbox %s: %s", name, error)
                 except Exception:  # a bug that one sandbox triggers must not stop the pool
-                    logger.exception("removing a broken idle sandbox")
+                    logger.exception("removing broken idle sandbox %s", name)
                 self._broken = True
         finally:
             self._watched.set()
@@ -196,4 +197,4 @@ async def discard(sandbox: Sandbox) -> None:
     try:
         await sandbox.remove()
     except ExecutorError as error:
-        logger.warning("removing an unused sandbox failed: %s", error)
+        logger.warning("removing unused sandbox %s failed: %s", sandbox.container_id[:12], error)
