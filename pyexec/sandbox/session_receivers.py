@@ -87,7 +87,9 @@ class TransferReceiver:
         self.has_ended |= isinstance(frame, TransferEnded)
         self._buffered += memory_of(frame)
         if self._buffered > TRANSFER_BYTES_MAX:
-            raise SandboxBroken(f"a transfer of files has more than {TRANSFER_BYTES_MAX} bytes of unread frames")
+            raise SandboxBroken(
+                f"a transfer of files has more than {TRANSFER_BYTES_MAX} bytes of unread frames"
+            )
         try:
             self._send.send_nowait(frame)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
