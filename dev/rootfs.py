@@ -201,8 +201,8 @@ def compile_all(target: Path) -> None:
 
 
 def drop_sources(target: Path) -> None:
-    """Keep only the bytecode of modules that are not our own: it is all that Python needs, except for the lines of
-    source in tracebacks."""
+    """Keep only the bytecode of modules outside this project. Python needs the source only for the text of lines in
+    tracebacks."""
     for source in target.rglob("*.py"):
         compiled = Path(importlib.util.cache_from_source(str(source)))
         if compiled.exists() and not _OWN_PACKAGES & set(source.parts):

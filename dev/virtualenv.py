@@ -31,7 +31,7 @@ _UV_OPTIONS = {
     "find-links": "--find-links",
     "trusted-host": "--allow-insecure-host",
 }
-"""The options of uv that mean the same as the settings of pip."""
+"""The options of uv, by the names of the equivalent settings of pip."""
 
 
 def choose_python() -> None:
@@ -48,10 +48,10 @@ def choose_python() -> None:
 
 
 def _is_optimized() -> bool:
-    """Return False for an interpreter that pyenv or `make` has built with the defaults.
+    """Return True if the interpreter is that of the distribution, or was built with --enable-optimizations.
 
-    Without the compiler's profile, the server takes a third more processor time. Distributions build with it; only
-    their own builds do not tell."""
+    Without these optimizations, as in default builds of pyenv or `make`, the server takes a third more processor time.
+    Distributions build with them, but their build configuration does not always show it."""
     is_of_system = Path(sys.executable).resolve() == Path(_SYSTEM_PYTHON).resolve()
     return is_of_system or "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 

@@ -75,7 +75,7 @@ class IndexProxy:
             ) as response:
                 return await self._pass_on(request, response)
         except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("the package index failed: %s", error)
+            logger.warning("request to the package index failed: %s", error)
             raise web.HTTPBadGateway(text="the package index does not answer") from error
 
     async def _pass_on(self, request: web.Request, response: aiohttp.ClientResponse) -> web.StreamResponse:
@@ -87,7 +87,8 @@ class IndexProxy:
             while len(page) <= PAGE_BYTES_MAX and (more := await response.content.read(CHUNK_BYTES)):
                 page += more
             if len(page) > PAGE_BYTES_MAX:
-                raise web.HTTPBadGateway(text="the page of the package index is too large")
+                text = f"the page of the package index has more than {PAGE_BYTES_MAX} bytes"
+                raise web.HTTPBadGateway(text=text)
             return web.Response(status=response.status, headers=headers, body=self._rewrite(page))
         passed = web.StreamResponse(status=response.status, headers=headers)
         if "Content-Encoding" not in response.headers:
@@ -127,7 +128,8 @@ async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> A
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
-    """Listen at the address. In a container, it may be one of the host's: then listen at all of the container's."""
+    """Listen at the address. In a container, it may be an address of the host: then listen on all addresses of
+    the container."""
     try:
         try:
             await web.TCPSite(runner, host, port).start()

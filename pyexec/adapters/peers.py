@@ -81,7 +81,7 @@ class HttpPeers:
 
     async def report(self, member: Member, caller: Caller) -> ClusterView:
         if member.address is None:
-            raise Unavailable(f"{member.replica} has no address")
+            raise Unavailable(f"{member.replica} advertises no address")
         url = f"{member.address.rstrip('/')}/api/v1/cluster"
         try:
             with anyio.fail_after(REPORT_SECONDS):
@@ -168,7 +168,7 @@ class HttpPeers:
             )
 
     async def _wait_until_gone(self, replica: str) -> None:
-        """Return once the replica is not a member any more."""
+        """Return once the replica is no longer a member."""
         while True:
             await anyio.sleep(MEMBER_CHECK_SECONDS)
             try:
@@ -180,7 +180,7 @@ class HttpPeers:
     async def _address(self, replica: str | None, subject: str) -> str:
         owner = (await self._membership.members()).members.get(replica or "")
         if owner is None or owner.address is None:
-            raise Unavailable(f"{subject} is for {replica}, which cannot be reached from this replica")
+            raise Unavailable(f"{subject} needs {replica}, which is not a member or advertises no address")
         return owner.address.rstrip("/")
 
 
@@ -189,7 +189,7 @@ async def _chunks(replica: str, response: aiohttp.ClientResponse) -> AsyncIterat
         async for chunk in response.content.iter_any():
             yield chunk
     except aiohttp.ClientError as error:
-        raise Unavailable(f"{replica} broke off its response: {error}") from error
+        raise Unavailable(f"the connection to {replica} broke during its response: {error}") from error
 
 
 async def _whole_body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -169,7 +169,8 @@ class ArchiveCheck:
                 return  # it and all directories above it have passed before
             if parent in self._symlinks:
                 raise InvalidRequest(
-                    f"member {quote(name)} is behind the symbolic link {quote(parent)}", field="tar"
+                    f"the path of member {quote(name)} leads through the symbolic link {quote(parent)}",
+                    field="tar",
                 )
             if hash(parent) in self._files:
                 raise InvalidRequest(
@@ -270,7 +271,7 @@ def _normalize_name(raw: bytes) -> str:
     if name.startswith("/"):
         raise InvalidRequest(f"member {quote(name)} has an absolute path; use a relative path", field="tar")
     if ".." in parts:
-        raise InvalidRequest(f"member {quote(name)} has '..' in its path", field="tar")
+        raise InvalidRequest(f"member {quote(name)} has '..' in its path; use a path without it", field="tar")
     if any(len(part.encode()) > COMPONENT_BYTES_MAX for part in parts):
         raise InvalidRequest(
             f"a file or directory name in member {quote(name)} is longer than {COMPONENT_BYTES_MAX} bytes",

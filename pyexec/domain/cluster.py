@@ -25,7 +25,7 @@ class PoolImage:
 
 @frozen(kw_only=True)
 class SandboxReuse:
-    """Count used sandboxes that were kept for another program or removed since the start."""
+    """Numbers of used sandboxes that were kept for another program, or removed, since the server started."""
 
     served: int
     discarded: int

@@ -17,7 +17,7 @@ class FairShares:
     """Counts the starts of each tenant, and decides whose turn is next.
 
     A start costs a tenant `1 / weight`. `next` returns the tenant that would have paid the least. A tenant that had
-    nothing to start saves nothing: its count continues at that of the last start."""
+    nothing to start accumulates no credit: its count continues at that of the last start."""
 
     weight_of: Callable[[str], int] = field(default=lambda _: 1)
     _now: float = 0.0

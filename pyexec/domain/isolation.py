@@ -185,7 +185,7 @@ def _privileges(limits: ProbeLimits, report: LimitsReport) -> Mapping[str, str |
 
 
 def _kernel(report: LimitsReport) -> Mapping[str, str | None]:
-    """Check what the kernel counts for the whole machine, and what it shows of the machine."""
+    """Check resource limits, TCP buffers, pseudoterminals, and access to the machine's files."""
     wrong = [
         f"{name} {limit} instead of {RESOURCE_LIMITS[name]}"
         for name, limit in report.resources.items()

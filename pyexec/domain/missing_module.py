@@ -59,5 +59,5 @@ def missing_module_hint(crash: Crash, *, is_cell: bool) -> str | None:
         return hint.format(module, f"add the package {PACKAGES[module]}")
     if module in sys.stdlib_module_names:
         return None
-    # It may also be a file that the caller did not send. A package of that name would be a stranger's.
+    # The module may also be a file that the caller forgot to send. Then a package of that name would be unrelated.
     return hint.format(module, "if it is a package, add it")

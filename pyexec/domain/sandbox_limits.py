@@ -20,7 +20,7 @@ SETUP_RESOURCE_LIMITS: Final[Mapping[str, int]] = {
     "core": 1,
     # A setup may have 1024 processes, so it opens at most a million files. A machine with 24 GiB has 2.4 million.
     "nofile": 1024,
-    # A setup runs as the machine's administrator, whose message queues count together. No installer needs one.
+    # A setup runs as root, and the kernel counts message queues for each user id. No installer needs one.
     "msgqueue": 0,
     "sigpending": 1024,
 }

@@ -10,7 +10,7 @@ from attrs import field, frozen
 DEFAULT_TENANT = "default"
 """The tenant of the tokens in PYEXEC_API_TOKENS, and of every caller if no tokens are configured."""
 OTHER_TENANTS = "other"
-"""The metrics label of executions whose tenant is not configured any more."""
+"""The metrics label of executions whose tenant is no longer configured."""
 
 
 @frozen(kw_only=True)
@@ -70,7 +70,7 @@ class Tenants:
         return len(self._by_name) == 1 or name == DEFAULT_TENANT
 
     def get(self, name: str) -> Tenant:
-        """Return the tenant; one with default values if it is not configured any more."""
+        """Return the tenant; one with default values if it is no longer configured."""
         return self._by_name.get(name) or Tenant(name=name)
 
     def weight_of(self, name: str) -> int:

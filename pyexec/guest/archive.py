@@ -75,7 +75,7 @@ def unpack(frames, folder):
 
 
 def prepared(tar, folder):
-    """Yield the members with attributes that the system accepts, and make place for those that replace another."""
+    """Yield the members with attributes that the system accepts. Before each, remove the file that it replaces."""
     now = time.time()
     for member in tar:
         member.uid, member.gid = os.getuid(), os.getgid()

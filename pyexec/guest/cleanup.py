@@ -1,4 +1,4 @@
-"""Make a used sandbox as it was when it was new, and check it. See docs/design/sandbox-reuse.md.
+"""Restore a used sandbox to its initial state, and check the result. See docs/design/sandbox-reuse.md.
 
 All processes of the program are dead by then, so nothing can interfere. Part of the supervisor (see bootstrap.py)."""
 
@@ -15,7 +15,7 @@ from pyexec.guest.disk import DIRECTORIES, mount_path
 
 SHARED_MEMORY = "/dev/shm"
 CLEANUP_SECONDS = 0.1
-"""Processor time that a cleanup may take. A new container is cheaper than a longer one."""
+"""Processor time that a cleanup may take. If it takes longer, a new container is cheaper."""
 DEPTH_MAX = 64
 TOLERANCE = 8 * 1024 * 1024
 """Bytes by which the memory may differ, because the kernel counts it in batches."""
@@ -33,7 +33,7 @@ KERNEL_MOUNTS = re.compile("/(proc|sys)(/|$)|/dev(/pts|/mqueue)?$")
 
 
 class Dirty(Exception):
-    """The sandbox is not as it was when it was new; the text says why."""
+    """The sandbox is not in its initial state; the text is the reason."""
 
 
 class FreshState:
@@ -68,11 +68,11 @@ class FreshState:
             raise Dirty("it could not be cleaned: %s" % error) from error
         for name, value in self.state.items():
             if state[name] != value:
-                raise Dirty("it has other %s than before" % name)
+                raise Dirty("its %s differ from before" % name)
         if self.memory.oom_kills() != self.kills:
             raise Dirty("the kernel has killed a process for lack of memory")
         if self.memory.charged() > self.memory_bytes + TOLERANCE:
-            raise Dirty("its memory is not free again")
+            raise Dirty("it uses more memory than before")
 
 
 class Root:
@@ -125,11 +125,11 @@ def inode_flags(fd):
 def empty(directory, deadline, depth=0):
     """Remove everything in an open directory."""
     if depth > DEPTH_MAX:
-        raise Dirty("its directories are too deep")
+        raise Dirty("its directories are nested too deeply")
     with os.scandir(directory) as entries:
         for entry in entries:
             if time.process_time() > deadline:
-                raise Dirty("the cleanup takes too long")
+                raise Dirty("the cleanup took too long")
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.name, dir_fd=directory)
                 continue

@@ -27,7 +27,7 @@ TRUNCATING_REASONS = {INVALID_NAME, TOO_LARGE, TOO_MANY, TOO_DEEP, TIMEOUT, UNRE
 
 ROOT, ROOT_NAME = "/work", "work"
 SEARCH_SECONDS = 2.0
-"""How long the search may take, without the time for sending files."""
+"""How long the search may take, not counting the time for sending files."""
 SECONDS = 20.0  # no new file is sent after this time
 ENTRIES_MAX = 100000
 """How many directory entries are read for patterns with wildcards, and for whole directories."""
@@ -69,7 +69,7 @@ class Aborted(Exception):
 
 
 class Collection:
-    """Sends files, counts what is left of the limits, and records what was not sent."""
+    """Sends files, tracks how much of each limit is left, and records what was not sent."""
 
     piece_bytes = PIECE
 

@@ -17,7 +17,7 @@ class CpuTime:
     version 1 and 2. A runtime that shows no control groups has `getrusage` only."""
 
     def __init__(self, interpreter_pid, root=CGROUP):
-        """Time that this interpreter has used so far counts, too, as if it had just been started."""
+        """Include the time that this interpreter has used so far, as if it had been started now."""
         self.v1 = os.path.exists(root + "cpuacct/cpuacct.usage")
         try:
             name = "cpuacct/cpuacct.usage" if self.v1 else "cpu.stat"

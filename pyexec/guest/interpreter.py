@@ -43,7 +43,7 @@ class Stdin:
         self.feed()
 
     def feed(self):
-        """Write what fits into the pipe. Close it after the last byte, or if no process can read it any more."""
+        """Write what fits into the pipe. Close it after the last byte, or when no process can read it."""
         try:
             while self.rest:
                 self.rest = self.rest[os.write(self.fd, self.rest) :]

@@ -58,14 +58,14 @@ class PrestartedInterpreter(Interpreter):
         return state != b""
 
     def fits(self, plan):
-        """Return True if this interpreter would run the program as a new one would. Keep the parameters then."""
+        """Return True if this interpreter would run the program as a new one would. If so, keep the parameters."""
         if plan["entrypoint"] != SCRIPT or plan["evaluate"] or self.has_exited() or not starts_early(plan):
             return False
         if plan["env"] and self.image_runs_code:
             return False
         strings = plan["args"] + plan["env"]
         if any("\0" in string for string in strings) or any(pair[0] == "=" for pair in plan["env"]):
-            return False  # a new interpreter cannot be started, and the program's error says so
+            return False  # a new interpreter cannot start either; its error goes to the caller
         try:
             self.parameters = os.fsencode("\0".join([str(len(plan["args"]))] + strings))
         except ValueError:
@@ -91,7 +91,7 @@ def prepare_interpreter(plan, prestarted, memory, startup, reports):
         open_or_close_channel(plan, prestarted, reports)
         return prestarted
     name = plan["entrypoint"]
-    script = "./" + name if name.startswith("-") else name  # Python would take it for an option
+    script = "./" + name if name.startswith("-") else name  # otherwise Python would parse it as an option
     arguments = [script] + plan["args"]
     if plan["evaluate"]:
         arguments = ["-c", EVALUATE] + arguments

@@ -10,7 +10,7 @@ import signal
 from pyexec.guest.memory import CGROUP, read_counters
 
 REFUSALS_PER_SECOND = 1000
-"""A program that the kernel refuses more new processes and threads than this in a second does not stop by itself."""
+"""If the kernel refuses a program more new processes and threads per second than this, it counts as a fork bomb."""
 
 SIGNALS = re.compile(rb"Sig(Blk|Cgt):\s*([0-9a-f]+)")
 

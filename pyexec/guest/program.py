@@ -29,8 +29,8 @@ from pyexec.guest.wire import (
 FASTEST_ALLOCATION = 8 * 2**30
 """Bytes per second. The supervisor checks memory and disk again before a program of this speed could exceed a limit."""
 FIRST_CHECK_SECONDS, LONGEST_CHECK_SECONDS = 0.002, 0.25
-"""The supervisor checks memory and disk at least after the second time. It checks an interpreter that has yet to load
-after the first time, then after twice that, and so on: most programs are over sooner, and have had some memory, too."""
+"""The first and the longest pause between two checks of memory and disk. While an interpreter is new, pauses begin with
+the first one and double, so that the peak memory of short programs is measured. A prestarted one has the longest."""
 POLLS_PER_SECOND, POLL_BURST, PAUSE_SECONDS = 250, 1000, 0.01
 """A program can wake the supervisor all the time, by printing single bytes or by starting processes that end. Above
 this rate the supervisor pauses, so that more output goes into one frame. This saves processor time here and in the

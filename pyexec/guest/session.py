@@ -109,7 +109,7 @@ class Session:
                     self.cells.handle(fd)
 
     def read_available(self, lines):
-        """Read what is there, up to a limit: the limits of the cell are checked in between."""
+        """Read the available input, up to a maximum, so that the limits of the cell are checked in between."""
         poller = select.poll()
         poller.register(SERVER, select.POLLIN)
         for _ in range(READS_AT_ONCE):

@@ -112,7 +112,7 @@ class Cells:
         if cell.nonce == self.frames.nonce:
             return
         if self.cell is not None:
-            raise ValueError("another cell runs")
+            raise ValueError("another cell is running")
         self.cell, self.kill_at = cell, None
         self.frames.begin_cell(cell.nonce)
         self.limits.begin_cell()
@@ -241,7 +241,7 @@ class Cells:
             self.handle_message(document)
 
     def handle_message(self, document):
-        """Handle a message of the shell. It may lie: that changes only how this session's own cells end."""
+        """Handle a message of the shell. It may be false: that changes only how this session's own cells end."""
         cell = self.cell
         if document.get("ready") and not self.interpreter.is_ready:
             self.interpreter.is_ready = True

@@ -101,7 +101,7 @@ class Frames:
             send(SESSION, payload)
 
     def cancel(self, transfer):
-        """Send no more frames of a transfer."""
+        """Stop sending frames of a transfer."""
         with self.lock:
             transfer.has_ended = True
 
@@ -114,7 +114,7 @@ class Frames:
             write_all([head, payload, b"\n"])
 
     def end_transfer(self, transfer, error, message):
-        """Send how a transfer has ended, and no more frames of it."""
+        """Send how a transfer has ended, and stop sending its frames."""
         document = {"event": "transfer_ended", "id": transfer.number, "error": error, "message": message}
         with self.lock:
             if not transfer.has_ended:

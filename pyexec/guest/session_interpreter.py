@@ -96,7 +96,7 @@ class SessionInterpreter:
         return size, reports, messages
 
     def has_hung_up(self):
-        """Return True if no process has the other end of the socket any more."""
+        """Return True if no process has the other end of the socket."""
         return has_ended(self.channel)
 
     def fits(self, pairs):
@@ -123,7 +123,7 @@ class SessionInterpreter:
         return text.decode("utf-8", "replace").strip()[-REASON_BYTES:]
 
     def close_output(self, fd):
-        """Close a stream that no process can write to any more."""
+        """Close a stream that no process can write to."""
         os.close(fd)
         del self.streams.outputs[fd]
         if fd == self.channel:

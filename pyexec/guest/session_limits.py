@@ -54,9 +54,9 @@ class Limits:
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
     def remove_files(self, reason):
-        """After a restart, remove what is left outside of /work and counts against the limit that was exceeded.
+        """After a restart, remove the files outside of /work that count against the exceeded limit.
 
-        What is left then may stay: the next cell, or the server, can delete it."""
+        Files in /work, and files that cannot be removed, stay: the next cell, or the server, can delete them."""
         paths = (
             [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
         )
@@ -71,7 +71,7 @@ class Limits:
 
 
 class SessionMemory(Memory):
-    """As `Memory`, but the supervisor's own memory counts at no time: it keeps the frames of a cell, and a file that
+    """As `Memory`, but the supervisor's own memory never counts: it keeps the frames of a cell, and a file that
     the server writes passes through it."""
 
     def __init__(self):

@@ -4,8 +4,8 @@ A line is MARK, a command, the generation of the server that sends it, the CRC-3
 payload: JSON, or base64 after CODE. After a DATA line, bytes of a file follow as they are, and a newline.
 
 A replica can die in the middle of a line or of such bytes, and the next one writes to the same standard input. It
-begins with as many spaces as there can be such bytes, and a newline: what the dead replica has begun is complete then,
-and its checksum is wrong. If the end of its bytes arrives only now, they are no line, because they never contain MARK.
+begins with as many spaces as there can be such bytes, and a newline. They complete what the dead replica has begun,
+whose checksum is then wrong. Bytes of a file that arrive later are no line, because they never contain MARK.
 
 The generation is the fence: lines of a lower one than the supervisor has seen are dropped. Part of the supervisor of a
 session (see bootstrap.py)."""

@@ -58,7 +58,7 @@ def buffer_lines():
 
 
 def flush():
-    """Flush unfinished lines. Return False if the program is just writing to a stream, so that this is not possible.
+    """Flush unfinished lines. Return False if that is impossible, because the program is writing to a stream.
 
     Before a fork, it keeps the child process from printing them, too."""
     complete = True

@@ -5,8 +5,8 @@ only each other and the standard library of Python 3.8 or later, on Linux.
 
 After the start signal, a possibly hostile program shares the container. The program can neither trace the supervisor,
 nor open its files, nor slow it down (seccomp.py). The supervisor ignores signals, and the kernel kills it last when
-memory runs out. It kills all processes that the program leaves. It takes another program only if the sandbox is then as
-it was when it was new (cleanup.py). The server enforces every limit again from outside."""
+memory runs out. It kills all processes that the program leaves. It takes another program only if it can restore
+the sandbox to its initial state (cleanup.py). The server enforces every limit again from outside."""
 
 import ctypes
 import fcntl
@@ -162,7 +162,7 @@ class Supervisor:
         return Program(interpreter, self.memory)
 
     def clean(self):
-        """Make the sandbox as it was when it was new. If that fails, wait for the server to remove it."""
+        """Restore the sandbox to its initial state. If that fails, wait for the server to remove it."""
         try:
             self.fresh.restore()
         except Dirty as reason:

@@ -5,11 +5,11 @@ A frame is one byte for its kind, four bytes for the length (big-endian), and th
 1. ARCHIVE frames with the archive; an empty one ends it;
 2. one PLAN frame that describes the program, and one STDIN frame with its whole standard input;
 3. one START frame, the start signal;
-4. a KILL frame if the program shall end at once. Then the server sends nothing more, and removes the sandbox.
+4. a KILL frame if the program must end at once. Then the server sends nothing more, and removes the sandbox.
 
 If the input ends before START, the sandbox ends. After EXIT, the supervisor sends the output files that the run wants.
 If the start signal allows another program, READY follows, and the server begins again with 1; or RETIRED, if the
-sandbox is not as it was when it was new.
+sandbox could not be restored to its initial state.
 
 Frames to the server end with a newline, because Docker's log drivers store complete lines. Output is base64 without
 newlines, because each line has a cost. A frame is smaller than 16 KiB, because the log driver `local` loses the newline

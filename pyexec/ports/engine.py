@@ -133,7 +133,7 @@ class SetupContainer(Protocol):
 
 @frozen(kw_only=True)
 class ContainerUsage:
-    """The processor time of all processes of a container since its start, and their anonymous memory at present."""
+    """The processor time of all processes of a container since its start, and their current anonymous memory."""
 
     cpu_seconds: float
     memory_bytes: int
@@ -192,12 +192,12 @@ class Engine(Protocol):
     async def follow(self, container_id: str) -> Container:
         """Connect to a container that was started earlier. Its output is read from the first byte; it takes no input.
 
-        Raises `ContainerGone` if it does not exist any more."""
+        Raises `ContainerGone` if it no longer exists."""
 
     async def attach(self, container_id: str) -> Container:
         """Connect to the standard streams of a running container that is `attachable`. What it has sent before is lost.
 
-        Raises `ContainerGone` if it does not exist, or does not run, any more."""
+        Raises `ContainerGone` if it does not exist or is not running."""
 
     async def ensure_network(self, name: str) -> None:
         """Create a network with this name, unless it exists. Its containers cannot reach each other."""

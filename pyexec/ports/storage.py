@@ -160,7 +160,7 @@ class EventLog(Protocol):
         The wait may end without a change."""
 
     async def remove_webhook(self, execution_id: str) -> None:
-        """Record that the webhook of an execution is not outstanding any more."""
+        """Record that the webhook of an execution is no longer outstanding."""
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild everything that is derived from the events, while the log is in use.

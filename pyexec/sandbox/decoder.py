@@ -121,7 +121,7 @@ def _transfer_frame(payload: bytes | memoryview) -> TransferFrame:
 
 
 def _started(document: dict[str, Any]) -> Started:
-    """Read a frame that is empty from a supervisor of an earlier version."""
+    """Return the decoded STARTED frame. Supervisors of earlier versions send it without fields."""
     return Started(
         nonce=_text(document["nonce"]) if "nonce" in document else None,
         cpu_seconds=_amount(document.get("cpu_seconds", 0)),
@@ -166,7 +166,7 @@ def _session_frame(document: dict[str, Any]) -> SessionFrame:
             )
         case "error":
             return LineRefused(_text(document["message"])[:_MESSAGE_CHARACTERS])
-    raise ValueError("the event is unknown")
+    raise ValueError("unknown event")
 
 
 def _cell_ended(document: dict[str, Any]) -> CellEnded:

@@ -38,7 +38,7 @@ class FrameStream:
     def __init__(self, engine: Engine, container: Container, received: bytes = b"") -> None:
         """`received` is what the connection has already sent."""
         self.container = container
-        """The present connection."""
+        """The current connection."""
         self.log_bytes = 0
         """Bytes in the engine's log of this container."""
         self.engine_unreachable = False
@@ -58,11 +58,11 @@ class FrameStream:
 
     @property
     def was_interrupted(self) -> bool:
-        """True if the connection has broken once. The sandbox's input is closed since then."""
+        """True if the connection has broken once. The sandbox's input has been closed since then."""
         return self._seen > 0
 
     def forget_outages(self) -> None:
-        """Begin to watch the engine for another program."""
+        """Reset the records of outages, before the next program."""
         self.engine_unreachable = self.engine_was_unreachable = False
 
     def record_outage(self) -> None:
@@ -125,7 +125,7 @@ class FrameStream:
             await anyio.sleep(-self._credit / FRAMES_PER_SECOND)
 
     async def _reconnect(self) -> bool:
-        """Connect to the engine's log of the container. Return False if the container does not exist any more."""
+        """Connect to the engine's log of the container. Return False if the container no longer exists."""
         await self.container.detach()
         failures = FailureLog(logger, f"reconnecting to the sandbox {self._name}")
         container = await retry(

@@ -50,7 +50,7 @@ class StartSignal:
 
 @frozen
 class Ready:
-    """The sandbox waits for a program. It is new, or as it was when it was new.
+    """The sandbox waits for a program. It is new, or has been cleaned.
 
     `python` is the version of its Python."""
 
@@ -59,7 +59,7 @@ class Ready:
 
 @frozen
 class Retired:
-    """The sandbox cannot take another program, because it is not as it was when it was new."""
+    """The sandbox cannot take another program, because it could not be restored to its initial state."""
 
     reason: str
 

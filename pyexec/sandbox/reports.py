@@ -30,7 +30,7 @@ _NUMBER_MAX = 2**31
 _TRACEBACK_BYTES_MAX = 64 * 1024
 """A larger report of an exception is used without its frames, because it is stored in the terminal event."""
 _FIELDS_MAX = 10_000
-"""Of a report of an exception. What guest/reports/exceptions.py sends has fewer."""
+"""Maximum number of fields in a report of an exception. guest/reports/exceptions.py sends fewer."""
 _RELATIONS = {channel.CAUGHT: None, channel.CAUSE: "cause", channel.CONTEXT: "context"}
 
 Field = tuple[bytes, str, bytes]

@@ -35,7 +35,7 @@ CHECK_SECONDS = 5.0
 """If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
 UNPACK_SECONDS = 120.0
 CLEAN_SECONDS = 2.0
-"""Twenty times what the supervisor allows itself, and the start of the next interpreter."""
+"""Twenty times the processor time that a cleanup may take, for the cleanup and the start of the next interpreter."""
 FRAME_BYTES = 256 * 1024
 USAGE_SECONDS = 2.0
 
@@ -62,11 +62,12 @@ class Sandbox:
         self.runs = 0
         """How many programs this sandbox has started."""
         self._unsent = b""
-        """The last frame of the archive. A write of its own for the end would cost as much as a second piece."""
+        """The last frame of the archive, sent together with the end: a separate write for the end would take as long as
+        one for a second piece."""
         self._nonce: str | None = None
         """The frames before this start are of other programs, and are skipped."""
         self._started: Started | None = None
-        """The start of the present program; None until it is known."""
+        """The STARTED frame of the current program; None until it has arrived."""
 
     @property
     def container_id(self) -> str:
@@ -118,7 +119,7 @@ class Sandbox:
         """Connect to a sandbox in which another process has started a program with this nonce.
 
         Only `frames`, `kill`, `remove` and `detach` are allowed. `frames` begins with the first frame of this program.
-        Raises `ContainerGone` if the container does not exist any more."""
+        Raises `ContainerGone` if the container no longer exists."""
         sandbox = cls(engine, await engine.follow(container_id))
         sandbox._nonce = nonce
         return sandbox
@@ -182,7 +183,7 @@ class Sandbox:
                 self._nonce, self._started = None, frame
 
     async def wait_until_clean(self) -> bool:
-        """Return True when the sandbox is as it was when it was new; False if it cannot be used again.
+        """Return True when the sandbox is restored to its initial state; False if it cannot be reused.
 
         Call this after the last frame of a program whose start signal allowed another one."""
         reason = f"cleaning it timed out after {CLEAN_SECONDS:g} s"
@@ -191,10 +192,10 @@ class Sandbox:
                 frame = await self._stream.next()
                 if isinstance(frame, Ready):
                     return True
-                reason = frame.reason if isinstance(frame, Retired) else "it has ended"
+                reason = frame.reason if isinstance(frame, Retired) else "its container has ended"
         except ExecutorError as error:
             reason = str(error)
-        logger.info("the sandbox %s is not used again: %s", self.container_id[:12], reason)
+        logger.info("sandbox %s is not reused: %s", self.container_id[:12], reason)
         return False
 
     async def check_engine(self) -> None:
@@ -205,7 +206,8 @@ class Sandbox:
             self._stream.record_outage()
 
     async def usage(self) -> Usage | None:
-        """Return what the running program has used so far, by the engine's counters; None if the engine does not say.
+        """Return what the running program has used so far, by the engine's counters; None if the engine reports
+        none.
 
         The supervisor reports it more exactly, at the program's end."""
         if self._started is None:

@@ -49,14 +49,14 @@ class SessionConnection:
 
     @property
     def stream(self) -> FrameStream:
-        """The frames of the present connection."""
+        """The frames of the current connection."""
         if self._stream is None:
             raise EngineError(f"the session's sandbox {self.name} is not connected yet")
         return self._stream
 
     async def open(self, generation: int) -> Synced | None:
-        """Connect, and synchronize with the supervisor. Return None if the container does not run any more, or if it
-        was not reached until its lease has expired.
+        """Connect, and synchronize with the supervisor. Return None if the container no longer runs, or if it
+        could not be reached before its lease expired.
 
         An engine or a supervisor that does not answer says nothing about the container, so this retries."""
         with suppress(EngineError, Unavailable):
@@ -69,7 +69,7 @@ class SessionConnection:
                 seconds=RETRY_SECONDS,
                 errors=(EngineError, Unavailable),
             )
-        logger.error("the session's sandbox %s did not answer until its lease expired", self.name)
+        logger.error("the session's sandbox %s did not answer before its lease expired", self.name)
         return None
 
     async def _open(self, generation: int) -> Synced | None:
@@ -108,7 +108,7 @@ def new_token() -> str:
 async def attach(engine: Engine, container_id: str, generation: int) -> tuple[FrameStream, Synced]:
     """Attach to the container and synchronize with its supervisor.
 
-    Raises `ContainerGone` if the container does not run any more, and `EngineError` if the supervisor does not
+    Raises `ContainerGone` if the container no longer runs, and `EngineError` if the supervisor does not
     answer."""
     container = await engine.attach(container_id)
     try:
@@ -135,7 +135,7 @@ async def _find_answer(container: Container, token: str) -> tuple[Synced, bytes]
         data += part
         total += len(part)
         if total > UNRELATED_BYTES_MAX:
-            raise SandboxBroken("the sandbox does not answer, but sends other frames")
+            raise SandboxBroken("the sandbox sends other frames instead of the answer to SYNC")
         at = data.find(begin)
         if at < 0:
             del data[: -len(begin) - wire.HEADER.size]

@@ -90,7 +90,7 @@ class TransferEnded:
 
 @frozen
 class LineRefused:
-    """The supervisor cannot obey a line."""
+    """The supervisor has rejected a line."""
 
     message: str
 
@@ -118,8 +118,8 @@ def json_line(command: str, generation: int, **document: object) -> bytes:
 def file_data(transfer: int, at: int, data: bytes) -> tuple[bytes, bytes]:
     """Return the payload of a DATA line, and the bytes that follow it. `at` is their offset. No bytes end the file.
 
-    They are the bytes of the file as they are. The supervisor must never take them for a line, so those that contain
-    the beginning of one are sent as base64."""
+    The bytes of the file are sent raw. The supervisor must never mistake them for a line, so bytes that contain the
+    beginning of a line are sent as base64."""
     if is_base64 := MARK in data:
         data = binascii.b2a_base64(data, newline=False)
     header = {

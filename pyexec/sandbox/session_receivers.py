@@ -87,7 +87,9 @@ class TransferReceiver:
         self.has_ended |= isinstance(frame, TransferEnded)
         self._buffered += memory_of(frame)
         if self._buffered > TRANSFER_BYTES_MAX:
-            raise SandboxBroken("the sandbox sends more of its files than it may")
+            raise SandboxBroken(
+                f"a transfer of files has more than {TRANSFER_BYTES_MAX} bytes of unread frames"
+            )
         try:
             self._send.send_nowait(frame)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -98,7 +100,7 @@ class TransferReceiver:
         self._buffered -= memory_of(frame)
 
     def close(self) -> None:
-        """Drop what is left: the transfer has ended, or its reader is gone."""
+        """Drop the remaining frames: the transfer has ended, or its reader is gone."""
         self._send.close()
         self.frames.close()
 
@@ -124,7 +126,7 @@ class Refusals:
 
 
 async def pause_after(dropped: int) -> None:
-    """Slow down a hostile image that sends without end what nothing reads. `dropped` are bytes."""
+    """Slow down a hostile image that sends endless data that no task reads. `dropped` is a number of bytes."""
     await anyio.sleep(dropped / DROPPED_BYTES_PER_SECOND)
 
 

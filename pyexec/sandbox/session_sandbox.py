@@ -31,7 +31,7 @@ from pyexec.sandbox.session_transfers import SessionTransfers
 
 OPEN_SECONDS = 30.0
 EMPTY_ARCHIVE = bytes(1024)  # a tar without members
-RESTART_PAUSE_SECONDS = 0.1  # no interpreter starts faster; a hostile image may report any number of restarts
+RESTART_PAUSE_SECONDS = 0.1  # limits how many restarts a hostile image can report; a real one takes longer
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
 
 logger = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ class SessionSandbox:
         elif isinstance(frame, LineRefused):
             self._refusals.record(self._connection.name, frame.message)
         else:
-            raise SandboxBroken(f"a session's sandbox sent {type(frame).__name__}")
+            raise SandboxBroken(f"a session's sandbox sent an unexpected frame: {type(frame).__name__}")
 
     async def _reconnect(self) -> None:
         """Attach again, and read the cell again from its beginning. Set `end_reason` if the container has ended."""
@@ -287,7 +287,7 @@ class SessionSandbox:
         await self._try_to_write(self._numbered[command])
 
     async def _try_to_write(self, data: bytes) -> None:
-        """Write a line that is sent again, or is not needed any more, after a reconnection."""
+        """Write a line that a reconnection sends again or makes unnecessary."""
         with suppress(EngineError, Unavailable):
             await self._connection.write(data)
 

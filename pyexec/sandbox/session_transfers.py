@@ -32,7 +32,7 @@ class SessionTransfers:
         self._last_id = 0
         self._receivers: dict[int, TransferReceiver] = {}
         self._turns = defaultdict[str, anyio.Semaphore](partial(anyio.Semaphore, TRANSFERS_MAX))
-        """By kind: slow clients delay only transfers of their own kind. A lock would not do, because another task may
+        """By kind: slow clients delay only transfers of their own kind. A lock cannot be used, because another task may
         close an iterator."""
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:

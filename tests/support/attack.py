@@ -107,6 +107,6 @@ def processes_with(mark: str) -> list[str]:
             FileNotFoundError,
             ProcessLookupError,
             PermissionError,
-        ):  # the last: a process in a sandbox of others
+        ):  # PermissionError: a process in a sandbox of another server
             continue
     return found

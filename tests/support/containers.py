@@ -65,7 +65,7 @@ async def until_containers(deployment: str, count: int, *, host: str | None = No
                 while len(found := await containers(deployment, host)) != count:
                     await changed()
     except TimeoutError:
-        raise AssertionError(f"{len(found)} containers are there, not {count}: {sorted(found)}") from None
+        raise AssertionError(f"found {len(found)} containers, expected {count}: {sorted(found)}") from None
     return found
 
 

@@ -11,7 +11,7 @@ from tests.support.api import Api
 
 
 async def download(api: Api, execution_id: str, path: str) -> bytes:
-    """One file's contents, as the answer promises them."""
+    """Return the contents of one file. Check the headers of the response."""
     url = URL(f"/api/v1/executions/{execution_id}/files/{quote(path)}", encoded=True)
     async with api.session.get(url) as response:
         body = await response.read()
@@ -23,7 +23,7 @@ async def download(api: Api, execution_id: str, path: str) -> bytes:
 
 
 async def archive(api: Api, execution_id: str) -> dict[str, bytes]:
-    """All files, out of the tar."""
+    """Return the contents of all files in the tar, by name. Check the headers of the response."""
     async with api.session.get(f"/api/v1/executions/{execution_id}/files") as response:
         body = await response.read()
         assert (response.status, response.content_type) == (200, "application/x-tar")

@@ -39,7 +39,7 @@ def _states(pid: int) -> set[str]:
 
 
 def resume(process: Suspendable) -> None:
-    """Let a suspended process go on; do nothing if it has ended."""
+    """Continue a suspended process; do nothing if it has ended."""
     process.send_signal(signal.SIGCONT)
 
 

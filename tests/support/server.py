@@ -110,8 +110,9 @@ def running_server(
             raise RuntimeError(f"the server did not start: {line}{log.read_text()}")
         server = Server(url=found[1], process=process, data_dir=data_dir, log=log)
         yield server
-        if server.stop() not in (0, -signal.SIGKILL):  # a test may have killed it
-            raise RuntimeError(f"the server ended badly: {log.read_text()}")
+        code = server.stop()
+        if code not in (0, -signal.SIGKILL):  # a test may have killed it
+            raise RuntimeError(f"the server exited with code {code}: {log.read_text()}")
     finally:
         if process.poll() is None:
             process.kill()

@@ -83,7 +83,7 @@ BAD_ARCHIVES: dict[str, tuple[bytes | Callable[[], bytes], int, str, str, tuple[
         400,
         "invalid_request",
         "tar",
-        ("l/x", "behind the symbolic link"),
+        ("l/x", "through the symbolic link"),
     ),
     "hard link out": (
         GOOD + member("h", kind=tarfile.LNKTYPE, target="../main.py") + END,

@@ -183,7 +183,7 @@ class ConsulKV:
             return session
 
     async def renew_session(self, session: str) -> None:
-        """Renew a session for another TTL. Raises `ConsulSessionLost` if it does not exist any more."""
+        """Renew a session for another TTL. Raises `ConsulSessionLost` if it no longer exists."""
         with self._translate_errors("a session"):
             await self._consul.session.renew(session)
 

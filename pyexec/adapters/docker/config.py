@@ -199,7 +199,7 @@ _NO_EFFECT, _EMFILE, _EOPNOTSUPP = 0, 24, 95
 """Error numbers of Linux. With 0, the call returns 0, and the kernel does nothing."""
 _RULES = (
     (("fallocate",), _EOPNOTSUPP),
-    # The kernel counts these for the machine's administrator, who has 128 of them.
+    # The kernel limits these for each user id, by default to 128, and every setup runs as the machine's root.
     (("inotify_init", "inotify_init1"), _EMFILE),
     (("sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority"), _NO_EFFECT),
 )

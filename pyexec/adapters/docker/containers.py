@@ -96,7 +96,7 @@ class AttachedContainer(RunningContainer):
             await self._stream.__aenter__()
 
     async def attach(self) -> None:
-        """Attach to a running container. Raises `ContainerGone` if it does not exist, or does not run, any more."""
+        """Attach to a running container. Raises `ContainerGone` if it does not exist or is not running."""
         try:
             with translate_errors():
                 state = (await self._container.show())["State"]
@@ -106,7 +106,7 @@ class AttachedContainer(RunningContainer):
         except EngineError as error:
             if not is_gone(error):
                 raise
-        raise ContainerGone(f"container {self.id[:12]} does not run any more")
+        raise ContainerGone(f"container {self.id[:12]} is no longer running")
 
     async def write(self, data: bytes) -> None:
         with request_timeout(self._container.docker):

@@ -38,7 +38,7 @@ from pyexec.ports import ContainerSpec, EngineIdentity, SetupSpec
 logger = logging.getLogger(__name__)
 
 CREATION_LABEL: Final = "pyexec.creation"
-"""Label with a value of its own for each container."""
+"""Label with a unique value for each container."""
 ETC_RETRY_SECONDS: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Delays of the retries if files in /etc were removed: several servers, or an operator, may remove them repeatedly."""
 _NAME_TAKEN: Final = (HTTPStatus.CONFLICT,)

@@ -77,8 +77,8 @@ class EtcFiles:
 
         For the first sandbox of a block of ids, this needs a helper container, which is never started.
 
-        Raises `EtcFilesRemoved`, `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or has
-        no proper file."""
+        Raises `EtcFilesRemoved`, `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or its
+        /etc/passwd or /etc/group is not a regular file."""
         block = self._block(image, uid)
         folder = self._known.get(block)
         if folder is None:

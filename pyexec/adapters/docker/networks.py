@@ -121,7 +121,8 @@ def _bridge_name(name: str) -> str:
 
 FIREWALL_SECONDS_MAX: Final = 30.0
 _OWN_ID: Final = re.compile(r"/containers/([0-9a-f]{64})/hostname /etc/hostname ")
-"""The machine itself has mounts of other containers. Only a container has this one, and it is its own."""
+"""Matches this mount, which only a container has: that of its own /etc/hostname. The mount table of the machine
+contains other mounts of containers."""
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IN_HOST: Final = (
     "import os, sys; os.chroot('/host'); os.chdir('/'); "
@@ -143,7 +144,7 @@ class Firewall:
         with translate_errors():
             details = await (await self._docker.networks.get(network)).show()
         if NETWORK_LABEL not in (details.get("Labels") or {}):
-            raise EngineError("the server has not created this network")
+            raise EngineError(f"the network {network} was not created by the server")
         bridge = (details.get("Options") or {}).get(_BRIDGE_OPTION) or f"br-{details['Id'][:12]}"
         environment = {"PATH": _PATH, "NETWORKS": f"{network}={bridge}", "ALLOWED": " ".join(allowed)}
         script = resources.files("pyexec.adapters.docker").joinpath("firewall.sh").read_text("utf-8")

@@ -25,6 +25,6 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def forget_retired(db: sqlite3.Connection, id_at: Callable[[int, bytes], str]) -> None:
-    """Delete entries in `retired` that have no more use. `id_at` makes an id for a time and eight random bytes."""
+    """Delete entries in `retired` that are no longer needed. `id_at` makes an id for a time and eight random bytes."""
     oldest_kept = id_at(time.time_ns() - RETIRED_KEPT_SECONDS * 1_000_000_000, bytes(8))
     db.execute("DELETE FROM retired WHERE id < ? AND id >= ?", (oldest_kept, id_at(0, bytes(8))))

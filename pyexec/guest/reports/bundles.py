@@ -27,11 +27,11 @@ METHODS = {
 }
 BINARY_TYPES = ("image/png", "image/jpeg", "application/pdf")
 CANARY = "_ipython_canary_method_should_not_exist_"
-"""An object that has this attribute has every attribute, so its methods mean nothing."""
+"""An object that has this attribute answers to every name, so its `_repr_*_` attributes prove nothing."""
 
 
 def bundle_of(value, include=None, exclude=None):
-    """Return the data and the metadata of an object. What fails is left out, with its traceback on stderr."""
+    """Return the data and the metadata of an object. Forms that fail are left out, with a traceback on stderr."""
     data, metadata = {}, {}
     wanted = Selection(include, exclude)
     if wanted("text/plain"):

@@ -101,7 +101,7 @@ class Channel:
 
 
 def identity(fd):
-    """Return what distinguishes the descriptor's file from any other; None if it is closed."""
+    """Return the device and the inode of the descriptor's file; None if the descriptor is closed."""
     try:
         status = os.fstat(fd)
     except OSError:

@@ -109,7 +109,7 @@ def message_of(error):
 def suggestion_for(error, text):
     """Return what the interpreter, from Python 3.12 on, adds to the message.
 
-    The standard library computes it. While it is imported, the caller's files cannot be."""
+    The module `traceback` computes it. During its import, no file of the caller can be imported."""
     path, sys.path = sys.path, [os.path.dirname(os.__file__)]
     try:
         import traceback

@@ -47,7 +47,7 @@ class Streams:
                 os.dup2(saved, fd)
 
     def flush(self):
-        """Write what the cell has printed, also if it has closed a descriptor: the next cell must not get it."""
+        """Write what the cell has printed, even if it has closed a descriptor: the next cell must not get it."""
         with contextlib.suppress(OSError):  # it has closed the saved one, too
             self.restore_descriptors()
         for file in (*self.files.values(), sys.stdout, sys.stderr):

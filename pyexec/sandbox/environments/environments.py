@@ -40,8 +40,8 @@ USE_PRECISION_SECONDS = 60.0
 IN_USE_SECONDS = 2 * USE_PRECISION_SECONDS
 """An image that was used this recently is not evicted, because a run may need it."""
 FOUND_SECONDS = 1.0
-"""How long an image that was found is not looked up again. Under load, each request would ask the engine for the same
-image. Eviction cannot remove it meanwhile."""
+"""How long a found image is not looked up again. Otherwise, under load, each request would ask the engine for the same
+image. Eviction cannot remove it in this time."""
 
 
 @frozen(kw_only=True)
@@ -170,7 +170,7 @@ class Environments:
             await self._mark_used(image, PULLED_REPOSITORY, _tag(name))
 
     async def _mark_used(self, image: Image, repository: str, tag: str) -> None:
-        """Tag the image again, which makes the engine record the present time."""
+        """Tag the image again, so that the engine records the current time as its last use."""
         if datetime.now(UTC) - image.used_at > timedelta(seconds=USE_PRECISION_SECONDS):
             await self.images.tag(image.id, repository, tag)
 

@@ -27,7 +27,7 @@ class SetupWatch:
     setup: anyio.CancelScope
     stored_bytes: int = 0
     step_field: str | None = field(default=None, init=False)
-    """The field of the request that the present step carries out."""
+    """The field of the request that the current step executes."""
     failure: SetupFailed | None = field(default=None, init=False)
 
     async def follow_reports(self) -> None:

@@ -42,7 +42,7 @@ class Demand(Generic[Kind]):
         self._weights.pop(kind, None)
 
     def rate(self, now: float) -> float:
-        """Return how many more sandboxes are taken than come back, per second at present, of all kinds."""
+        """Return the current rate of sandboxes taken minus sandboxes returned, per second, over all kinds."""
         return self._burst * math.exp((self._updated - now) / RATE_DECAY_SECONDS) / RATE_DECAY_SECONDS
 
     def allocate(self, size: int, now: float) -> Mapping[Kind, int]:

@@ -46,14 +46,15 @@ class IdleSandbox:
 
     async def watch(self, forget: Callable[[], None]) -> None:
         """Return when the sandbox is claimed. If it breaks before, call `forget` and remove it."""
+        name = self.sandbox.container_id[:12]
         try:
             with self._scope:
                 try:
                     await self.sandbox.wait_until_broken()
                 except SandboxBroken as error:
-                    logger.warning("removing a broken idle sandbox: %s", error)
+                    logger.warning("removing broken idle sandbox %s: %s", name, error)
                 except Exception:  # a bug that one sandbox triggers must not stop the pool
-                    logger.exception("removing a broken idle sandbox")
+                    logger.exception("removing broken idle sandbox %s", name)
                 self._broken = True
         finally:
             self._watched.set()
@@ -92,7 +93,7 @@ class SandboxRequest:
 
 @frozen
 class Use:
-    """The present use of a sandbox: the tenant whose program has it, and since when."""
+    """The current use of a sandbox: the tenant whose program has it, and since when."""
 
     tenant: str
     since: float
@@ -131,8 +132,8 @@ class KindQueue:
     def return_wait_seconds(self, tenant: str, now: float, start_seconds: float) -> float:
         """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.
 
-        It does not wait if a start, of `start_seconds`, would probably be faster. If it waits in vain, that has taken
-        no longer than a start."""
+        It does not wait if a start, of `start_seconds`, would probably be faster. The wait takes no longer
+        than a start."""
         ahead = sum(request.tenant == tenant for request in self.requests)
         sandboxes = self.returning_soon(now, tenant) + self.returning[tenant]
         is_faster = sandboxes and self.returns.seconds * ahead / sandboxes < start_seconds
@@ -196,4 +197,4 @@ async def discard(sandbox: Sandbox) -> None:
     try:
         await sandbox.remove()
     except ExecutorError as error:
-        logger.warning("removing an unused sandbox failed: %s", error)
+        logger.warning("removing unused sandbox %s failed: %s", sandbox.container_id[:12], error)

@@ -106,7 +106,7 @@ class Pool:
         return sandbox
 
     def may_reuse(self, sandbox: Sandbox) -> bool:
-        """Return True if this sandbox may run another program after the present one."""
+        """Return True if this sandbox may run another program after the current one."""
         kind = self._kinds.get(sandbox)  # None if another process has started it
         return kind is not None and not kind.network and self._reuse.allows(sandbox)
 

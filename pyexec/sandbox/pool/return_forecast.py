@@ -13,7 +13,7 @@ DECAY_SECONDS = 10.0
 
 @define
 class ReturnForecast:
-    """How long programs of a kind keep their sandboxes, and how long requests have waited for returns.
+    """Records how long programs of a kind keep their sandboxes, and how long requests have waited for returns.
 
     `seconds` is a moving average; infinite until the first sandbox has come back. Times are of any monotonic clock."""
 
@@ -31,9 +31,9 @@ class ReturnForecast:
         return 0.0 if math.isinf(self.seconds) else SOON_SECONDS_MIN + SOON_FACTOR * self.seconds
 
     def record_wait(self, waited: float, start_seconds: float, now: float) -> bool:
-        """Record that a request waited this long for a return. Return True if one more sandbox is worth its start.
+        """Record that a request waited this long for a return. Return True if one more sandbox should start.
 
-        It is when requests have waited together for as long as a start takes. Then the count begins again."""
+        That is so when requests have waited together for as long as a start takes. Then the count restarts at 0."""
         self._waited = self._waited * math.exp((self._updated - now) / DECAY_SECONDS) + waited
         self._updated = now
         if self._waited < start_seconds:
