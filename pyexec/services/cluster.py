@@ -61,7 +61,7 @@ class Cluster:
             self._members, version = found.members, found.version
 
     async def announce_drain(self) -> None:
-        """Tell the leader to assign nothing more to this replica. If the store does not answer, drain without that."""
+        """Tell the leader to assign nothing more to this replica. If Consul does not answer, log that, and return."""
         try:
             with anyio.fail_after(ANNOUNCE_SECONDS):
                 await self._membership.update(evolve(self._member, draining=True))

@@ -43,7 +43,7 @@ class SessionRecovery:
     async def adopt_orphans(self, alive: Set[str]) -> None:
         """Adopt the sessions of this engine whose owner is not `alive`, with their cells.
 
-        The engine is not asked: the adopted session connects to its container, as often as that takes."""
+        The engine is not asked: the adopted session connects to its container, and retries until it succeeds."""
         here = {*self.sessions.owned_ids(), *self.opening.pending}
         for session in await self.directory.all_open():
             if session.engine != self.opening.engine or session.container is None:
