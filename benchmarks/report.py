@@ -33,7 +33,7 @@ class Measurement:
 
     @property
     def met(self) -> bool:
-        """Return whether the value is within the bound."""
+        """Return True if the value is within the bound."""
         within_most = self.at_most is None or self.value <= self.at_most
         within_least = self.at_least is None or self.value >= self.at_least
         return within_most and within_least

@@ -24,7 +24,7 @@ SECONDS = 6.0
 ROUNDS = 6
 SERVICE = WarmSync.name
 FACTORS = {DockerRun.name: 10.0, GoJudge.name: 1.2, BarePython.name: 0.5}
-"""How many times as many runs per second the service must do."""
+"""The minimum ratio of the service's runs per second to those of each row."""
 CPU_MS = 5.0
 RATES = (3, 10, 20)
 RATE_SECONDS = 20.0

@@ -188,12 +188,12 @@ func WithTimeout(timeout time.Duration) Option {
 	return func(s *settings) { s.metadata.Config.TimeoutSeconds = &seconds }
 }
 
-// WithMemoryMB limits the program's memory in MB.
+// WithMemoryMB limits the program's memory, in MiB.
 func WithMemoryMB(megabytes int) Option {
 	return func(s *settings) { s.metadata.Config.MemoryMB = &megabytes }
 }
 
-// WithDiskMB limits the size of /work in MB.
+// WithDiskMB limits the files in /work and /tmp together, in MiB.
 func WithDiskMB(megabytes int) Option {
 	return func(s *settings) { s.metadata.Config.DiskMB = &megabytes }
 }

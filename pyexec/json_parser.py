@@ -15,7 +15,9 @@ def _reject_constant(name: str) -> float:
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object. Of two values with the same name, a program that checks a request may read the other one."""
+    """Build an object; raise `InvalidRequest` for a repeated name.
+
+    A proxy that checks requests might use the other value."""
     document = dict(pairs)
     if len(document) < len(pairs):
         [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
@@ -40,8 +42,10 @@ def parse_json(text: str | bytes, *, what: str) -> Any:
 
 
 def _check_strings(text: str | bytes, what: str) -> None:
-    """Python runs nothing else while it parses: a million names take more than a second, the same bytes in one string a
-    hundredth of that. A quote within a string follows a backslash."""
+    """Raise `InvalidRequest` for a document with too many strings, without parsing it.
+
+    Parsing blocks all other threads: a million names take more than a second, the same bytes in one string a hundredth
+    of that. Counting quotes is quick. A quote within a string follows a backslash."""
     quote = b'"' if isinstance(text, bytes) else '"'
     escaped = b'\\"' if isinstance(text, bytes) else '\\"'
     if text.count(quote) - text.count(escaped) > 2 * STRINGS_MAX:  # type: ignore[arg-type]

@@ -178,7 +178,7 @@ POOL_TAKES: Final = Counter(
 )
 SANDBOX_RETURNS: Final = Counter(
     name="pyexec_sandbox_returns_total",
-    doc="Sandboxes after a program; reused: ready for another program, removed: not",
+    doc="Sandboxes after a program; reused: kept for another program, removed: discarded",
     labels=("result",),
     known=(("reused",), ("removed",)),
 )

@@ -94,8 +94,8 @@ class Settings:
     )
     firewall: str = _engine(
         "auto",
-        "auto: if the server may, close the host and the cloud's metadata address to programs and setups, in the "
-        "networks that it has created; off: leave the machine's firewall unchanged",
+        "auto: block access to the host and to the cloud's metadata address from the networks that the server has "
+        "created, if it may change the firewall; off: leave the machine's firewall unchanged",
         choices=("auto", "off"),
     )
     sandbox_uids: range = _engine(
@@ -200,18 +200,20 @@ class Settings:
     pip_index_url: str | None = _images(None, "URL of the package index; none: the installer's default")
     pip_proxy: str | None = _images(
         None,
-        "HOST:PORT where this server passes requests of setups on to PYEXEC_PIP_INDEX_URL, whose password setups then "
-        "cannot read; none: setups use the index themselves",
+        "HOST:PORT of this server's proxy for PYEXEC_PIP_INDEX_URL, which hides the URL's password from setups; none: "
+        "setups connect to the index directly",
     )
     ca_bundle: Path | None = _images(
         None, "certificate authorities that setups trust, a PEM file; none: those of the image"
     )
     uv: Path | None = _images(
-        None, "path of the package installer, a static uv; none: the uv installed with the server"
+        None, "path of the package installer, a statically linked uv; none: the uv installed with the server"
     )
     env_cache_mb: int = _images(20480, "disk space for pulled images and environments, in MiB", minimum=0)
     env_max_age: float = _images(
-        86400.0, "age at which an environment without exact versions is built again, in seconds", minimum=0
+        86400.0,
+        "maximum age of an environment with commands or without exact versions, in seconds; then it is built again",
+        minimum=0,
     )
 
     max_upload_mb: int = _sizes(8192, "maximum size of a request body, in MiB", minimum=1)
@@ -246,7 +248,7 @@ class Settings:
         "resolve to them; none: webhooks are disabled",
     )
     webhook_secrets: tuple[str, ...] = _webhooks(
-        (), "secrets that sign webhooks, each as whsec_ and base64; several while one replaces another"
+        (), "secrets that sign webhooks, each whsec_ followed by base64; more than one to rotate them"
     )
     webhook_max_age: float = _webhooks(
         86400.0,

@@ -159,7 +159,7 @@ class _Parser:
 def _line_of(text: str, path: Sequence[str]) -> int:
     """Return the number of the line where the key begins.
 
-    tomllib tells no positions. But the key begins after the last line up to which the document parses without it."""
+    tomllib reports no positions. But the key begins after the last line up to which the document parses without it."""
     lines = text.splitlines(keepends=True)
     begin = 1
     for number in range(1, len(lines) + 1):

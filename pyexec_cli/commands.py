@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # The module and the function of each command. A module is loaded when its command is used, because the client's
 # HTTP library is slow to load.
-_COMMANDS = {
+COMMANDS = {
     "run": ("run", "run"),
     "submit": ("run", "submit"),
     "follow": ("follow", "follow"),
@@ -44,12 +44,12 @@ class Commands(asyncclick.Group):
     """The commands, by name. If the arguments contain no command, they are arguments of `run`."""
 
     def list_commands(self, ctx: asyncclick.Context) -> list[str]:  # noqa: ARG002 signature of the base class
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: asyncclick.Context, cmd_name: str) -> asyncclick.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        module, function = _COMMANDS[cmd_name]
+        module, function = COMMANDS[cmd_name]
         with nullcontext() if _may_use_tls() else _no_certificate_authorities():
             command: asyncclick.Command = getattr(
                 importlib.import_module(f".{module}", __package__), function
@@ -61,7 +61,7 @@ class Commands(asyncclick.Group):
             command = self.get_command(ctx, "run")
             return command.params if command else []
 
-        arguments = command_first(args, _COMMANDS, self.params, run_params, completing=ctx.resilient_parsing)
+        arguments = command_first(args, COMMANDS, self.params, run_params, completing=ctx.resilient_parsing)
         return await super().parse_args(ctx, arguments)
 
     def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:

@@ -106,7 +106,7 @@ def protocol_from_env(environment: os._Environ[str] | dict[str, str]) -> str | N
 
 
 def _image(display: Display, protocol: str) -> bytes | None:
-    """Return what makes a terminal show the PNG of a display; None if it has none."""
+    """Return the escape sequence that shows the PNG of a display; None if it has none."""
     try:
         content = display.content("image/png")
     except (KeyError, ValueError):

@@ -35,7 +35,7 @@ class EventPrinter:
 
     `output`: print the program's output. `phases`: print every change of phase and the output of the setup.
     `started`: the program has started; until then, stderr is the output of the setup, which is escaped.
-    `printed`: streams of the result that have been printed. Until the program starts, its stderr is that of the setup.
+    `printed`: streams of the result that have been printed.
     """
 
     console: Console

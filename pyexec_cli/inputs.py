@@ -29,7 +29,6 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-NO_INPUT = "no such file, directory or command"
 _RENAME_TAR = "save it to a file whose name ends in .tar, and run that file"
 _GIVE_INPUT = "give a file, a directory or a .tar, or pipe a script to standard input"
 
@@ -53,7 +52,7 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
         return Input(source=members, requirements=found, unused=argument)
     if argument is None or argument == "-":
         return Input(source={"main.py": await _read_stdin()}, is_stdin=True)
-    path, mode = Path(argument), _mode(argument, argument, NO_INPUT)
+    path, mode = Path(argument), _mode(argument, argument, no_input)
     if stat.S_ISDIR(mode):
         return Input(source=path, requirements=_read_requirements(path / _REQUIREMENTS))
     if not stat.S_ISREG(mode):  # a named pipe, or the shell's <(…)
@@ -103,6 +102,16 @@ def is_missing(argument: str) -> bool:
     return argument != "-" and not os.path.exists(argument)
 
 
+def no_input(argument: str) -> str:
+    """Explain why the input is missing. It may be a mistyped command."""
+    from difflib import get_close_matches
+
+    from .commands import COMMANDS
+
+    near = [] if "." in argument or "/" in argument else get_close_matches(argument, COMMANDS, 1)
+    return "no such file, directory or command" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
 def _file(path: Path) -> Input:
     if is_tar_name(path):
         return Input(source=path, requirements=_read_requirements_in_tar(path))
@@ -111,11 +120,11 @@ def _file(path: Path) -> Input:
     return Input(source=path)
 
 
-def _mode(name: str, label: str, missing: str = "no such file") -> int:
+def _mode(name: str, label: str, explain: Callable[[str], str] = lambda _name: "no such file") -> int:
     try:
         return os.stat(name).st_mode
     except FileNotFoundError as error:
-        raise asyncclick.UsageError(f"{label}: {missing}") from error
+        raise asyncclick.UsageError(f"{label}: {explain(name)}") from error
     except OSError as error:
         raise asyncclick.UsageError(f"{label}: {error.strerror}") from error
 

@@ -50,7 +50,7 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
         raise asyncclick.UsageError("--output-dir: must not be empty")
     options = await read_session_options(settings, flags)
     if session_id is not None and (settings != NO_SESSION_FLAGS or _sets_environment(flags)):
-        raise asyncclick.UsageError("--session: the session is open; leave out the flags that open one")
+        raise asyncclick.UsageError("--session: cannot be combined with flags that open a session")
     async with flags.client() as client:
         loop = _Repl(client, console, output_dir, flags.timeout if session_id else None)
         return await loop.run_until_signal(session_id, options)

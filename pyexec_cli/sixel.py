@@ -85,7 +85,7 @@ def has_pillow() -> bool:
 
 
 def sixel_sequence(png: bytes) -> bytes | None:
-    """Return what makes a terminal show a PNG; None if it is malformed or too large, or if Pillow is not installed."""
+    """Return a PNG as a sixel sequence; None if it is malformed or too large, or if Pillow is not installed."""
     try:
         from PIL import Image
     except ImportError:

@@ -88,7 +88,7 @@ def _freshness(api: ApiSchemas) -> str:
 
 
 def instructions(api: ApiSchemas) -> str:
-    """Return what a host tells the model about the whole server."""
+    """Return the instructions of the server, which a host gives to the model."""
     sessions = (
         "To work on the same data in several steps, call open_session, and then run_python with its session_id. "
         if api.has_component("SessionView")

@@ -39,10 +39,10 @@ class HttpApp:
 
 
 def _with_session(send: Send) -> Send:
-    """Name a session in the response to `initialize`, the only request that has no protocol version.
+    """Set a new MCP session id in the response to `initialize`, the only request that has no protocol version.
 
-    The server keeps nothing for it. The name tells apart the requests of clients that all count from 1, so that a
-    cancellation, which is a request of its own, can name the call that it cancels."""
+    The server stores nothing under this id. All clients number their requests from 1, and a cancellation is a separate
+    request: the session id and the number together identify the call that it cancels."""
 
     async def send_with_session(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:

@@ -73,7 +73,7 @@ class Progress:
         self._has_text.set()
 
     async def _send_texts(self) -> None:
-        """Send what is held as soon as the interval allows it, and at the end at once."""
+        """Send the buffered text as soon as the interval allows it, and at the end at once."""
         while not self._has_ended.is_set():
             await self._has_text.wait()
             self._has_text = anyio.Event()

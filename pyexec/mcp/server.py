@@ -159,7 +159,7 @@ def _hide_internal_errors() -> Iterator[None]:
 
 
 def _rejected(message: str) -> CallToolResult:
-    """Return a mistake that the model can correct, so it must see it."""
+    """Return an error as a result of the tool, so that the model sees it and can correct its arguments."""
     return CallToolResult(content=[TextContent(text=message)], is_error=True)
 
 

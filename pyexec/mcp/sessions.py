@@ -22,7 +22,9 @@ class SessionHttp(Protocol):
     async def send(
         self, method: str, path: str, *, body: bytes | None = None, kind: str | None = None, bytes_max: int
     ) -> bytes | None:
-        """Return the body of the answer; None if it has more than `bytes_max` bytes. `kind` is the type of `body`."""
+        """Return the body of the response; None if it has more than `bytes_max` bytes.
+
+        `kind` is the media type of `body`."""
 
 
 @frozen

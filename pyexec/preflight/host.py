@@ -196,17 +196,19 @@ def check_installer(settings: Settings) -> Iterator[CheckResult]:
     try:
         uv = settings.uv or installed_uv()
     except FileNotFoundError:
-        yield failed("installer", "uv is missing", "reinstall the server, or set PYEXEC_UV to a static uv")
+        yield failed(
+            "installer", "uv is missing", "reinstall the server, or set PYEXEC_UV to a statically linked uv"
+        )
         return
     yield from _check_index(settings)
     if not os.access(uv, os.X_OK):
-        yield failed("installer", f"{str(uv)!r} is not executable", "set PYEXEC_UV to a static uv")
+        yield failed("installer", f"{str(uv)!r} is not executable", "set PYEXEC_UV to a statically linked uv")
     else:
         yield ok("installer", f"{str(uv)!r}")
 
 
 def check_sessions(settings: Settings) -> Iterator[CheckResult]:
-    """Tell in which images interpreter sessions can run."""
+    """Report in which images interpreter sessions can run."""
     if settings.max_sessions == 0:
         yield ok("sessions", "disabled (PYEXEC_MAX_SESSIONS=0)")
     elif settings.setup_network == "none":

@@ -39,7 +39,7 @@ def _check_core_dumps(pattern: str) -> CheckResult:
             f"crashes on this machine start {pattern[1:].split()[0]!r} as root. Sandboxes prevent that with their core "
             "limit of 1 byte, which images with their own interpreter can lower; set kernel.core_pattern to core",
         )
-    return ok("core", "crashes start no program on this machine")
+    return ok("core", "core dumps start no program on this machine")
 
 
 def _check_process_ids(settings: Settings, maximum: int) -> CheckResult:
@@ -70,7 +70,7 @@ def _check_neighbours(maximum: int) -> CheckResult:
     if maximum < NETWORK_ADDRESSES:
         return warning(
             "neighbours",
-            f"a program with network can fill this machine's table of neighbours (ARP), which has {maximum} entries; "
+            f"a program with network can fill this machine's neighbour table (ARP), which has {maximum} entries; "
             "raise net.ipv4.neigh.default.gc_thresh3 to 262144, or let Docker create small networks (docs/security.md)",
         )
-    return ok("neighbours", f"this machine's table of neighbours (ARP) has {maximum} entries")
+    return ok("neighbours", f"this machine's neighbour table (ARP) has {maximum} entries")

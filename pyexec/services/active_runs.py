@@ -32,7 +32,7 @@ class Run:
     traceback: TracebackParser | None = None
     """Reads the program's stderr. None before its first output there."""
     reports: ReportReader | None = None
-    """Reads what the program reports. None before its start, and if it reports nothing."""
+    """Reads the program's reports. None before the start, and if the spec asks for none."""
     preparation: anyio.CancelScope = field(factory=anyio.CancelScope)
     """The scope of everything before the start. A kill request, a change of owner and a shutdown cancel it."""
     _execution: Execution | None = None
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def is_movable(self) -> bool:
-        """True if, by the known events, another replica has what it needs to start this run: its archive."""
+        """True if another replica can start this run, because its archive is in the blob store."""
         return self._execution is not None and self._execution.payload is not None
 
     def record(self, events: Iterable[Event]) -> Execution:

@@ -74,10 +74,10 @@ class Admission:
         self._accepting.pop(execution_id, None)
 
     def _begins_at_once(self, candidate: _Candidate, for_slot: Set[str]) -> bool:
-        """Return True if an execution need not wait, although the executions `for_slot` get their slots before it.
+        """Return True if an execution can start, or begin its setup, at once. The executions `for_slot` get their slots
+        before it.
 
-        If it needs a setup, a slot must be left for it after all running setups. Runs without a setup take free
-        slots first."""
+        If it needs a setup, a slot must also be free for it after the setup: each running setup will need one, too."""
         spec = candidate.spec
         free = self._slots.room_for(spec.limits, spec.tenant) - len(for_slot)
         if candidate.setup is None:

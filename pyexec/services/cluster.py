@@ -1,4 +1,4 @@
-"""Answer for the whole deployment: this replica and all others, at no cost for Consul."""
+"""Collect the state of all replicas of the deployment, without a request to Consul for each answer."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -61,7 +61,7 @@ class Cluster:
             self._members, version = found.members, found.version
 
     async def announce_drain(self) -> None:
-        """Tell the leader to assign nothing more to this replica. If the store does not answer, drain without that."""
+        """Tell the leader to assign nothing more to this replica. If Consul does not answer, log that, and return."""
         try:
             with anyio.fail_after(ANNOUNCE_SECONDS):
                 await self._membership.update(evolve(self._member, draining=True))
@@ -69,8 +69,9 @@ class Cluster:
             logger.warning("cannot announce the drain: %s", str(error) or "no answer from Consul")
 
     async def view(self, caller: Caller) -> ClusterView:
-        """Return the state of all replicas; for another replica, only of this one. A tenant that does not operate the
-        server sees its own queue and no addresses."""
+        """Return the state of all replicas. If the caller is a replica, return only the state of this one.
+
+        A tenant that does not operate the server sees its own queue and no addresses."""
         tenant = None if caller.tenant is None or self._tenants.is_operator(caller.tenant) else caller.tenant
         if caller.is_replica:
             view = await self._report()

@@ -169,7 +169,7 @@ class CompletionWriter:
                 try:
                     await self.log.append(run.id, run.seq, [released])
                 except (Conflict, Unavailable) as error:
-                    logger.warning("%s is left to the leader: %s", run.id, error)
+                    logger.warning("cannot release %s; left to the leader: %s", run.id, error)
         run.detach()
 
     async def _stored_output(
@@ -264,7 +264,7 @@ class CompletionWriter:
     async def _back_off(self, run: Run, failures: FailureLog, error: Unavailable) -> bool:
         """Pause, and read the log. Return False if it does not answer."""
         if self._stopping.is_set():
-            logger.error("the end of %s is left to the replica that adopts it: %s", run.id, error)
+            logger.error("cannot write the end of %s; left to the replica that adopts it: %s", run.id, error)
             run.detach()
             return True
         failures.failed(error)

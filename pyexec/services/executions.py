@@ -56,11 +56,12 @@ class Executions:
         self.listing = Listing(log, corrupt_logs)
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
-        """Return the state of an execution, computed from its log. Those of other tenants do not exist for a caller."""
+        """Return the state of an execution, computed from its log. Raises `UnknownExecution` for one of another tenant,
+        too."""
         return (await self._read(execution_id, caller))[0]
 
     async def timeline(self, execution_id: str, caller: Caller) -> Timeline:
-        """Return the event log of an execution for people. The same callers may see it as the execution."""
+        """Return the events and phases of an execution, to show them to people. Raises as `get` does."""
         _, events = await self._read(execution_id, caller)
         return timeline(execution_id, events, now())
 
@@ -109,7 +110,7 @@ class Executions:
 
     @asynccontextmanager
     async def output(self, execution: Execution, caller: Caller) -> AsyncIterator[OutputLog]:
-        """Provide the output so far. Memory that it takes is reserved until the context exits."""
+        """Yield the output so far. Its memory is reserved until the context exits."""
         run = self._active_runs.get(execution.id)
         if execution.phase is not Phase.ENDED and run is not None:
             yield run.output_log

@@ -22,7 +22,7 @@ async def check_key(log: EventLog, key: str | None, tenant: str) -> None:
 
 
 def check_same_request(taken: KeyTaken, fingerprint: str | None) -> None:
-    """Raise `KeyReused` if the request that has the idempotency key is not the one with this fingerprint."""
+    """Raise `KeyReused` if the idempotency key was taken by a request with another fingerprint."""
     if fingerprint != taken.fingerprint:
         raise KeyReused(
             f"this Idempotency-Key was used before, with another request, for {taken.execution_id}; use a new key"

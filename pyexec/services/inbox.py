@@ -124,4 +124,4 @@ class InboxWorker:
         try:
             await self.log.append(execution.id, execution.seq, [event])
         except Conflict as error:
-            logger.info("%s has changed meanwhile: %s", execution.id, error)
+            logger.info("%s: append conflict: %s", execution.id, error)

@@ -23,8 +23,9 @@ class InlineRequirements:
     preparation: Preparation
 
     async def apply(self, submission: Submission, upload: Upload) -> Submission:
-        """Return the submission with what its script needs. Raises `InvalidRequest` if that cannot be carried out.
+        """Return the submission with the dependencies and the image that its script asks for.
 
+        Raises `InvalidRequest` if the metadata is malformed, if package installation is disabled, or if no image fits.
         `requirements_txt` in the request wins, unless it is blank. `pre_commands` run before the installation."""
         metadata = upload.metadata
         if not metadata.inline_requirements or (metadata.requirements_txt or "").strip():
@@ -48,7 +49,9 @@ class InlineRequirements:
         return evolve(submission, spec=spec)
 
     async def _fitting_image(self, script: Script, requires_python: str, named: str | None) -> str:
-        """Return the named image, else the first that may be used, unless its Python certainly does not fit."""
+        """Return the named image, or else the first allowed one, whose Python satisfies `requires_python`.
+
+        An image with an unknown version is not rejected."""
         default_version = await self.preparation.python_of(self.policy.default_image)
         rejected: dict[str, str] = {}
         for image in images_to_try(self.policy, default_version) if not named else (named,):

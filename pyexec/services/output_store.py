@@ -90,7 +90,7 @@ async def _chunks(data: bytes) -> AsyncIterator[bytes]:
 
 @define(eq=False)
 class MemoryReservation:
-    """Memory of one request."""
+    """The memory that one request has reserved, in bytes."""
 
     size: int
 

@@ -271,7 +271,7 @@ class Reconciler:
             if isinstance(action, Release):
                 self._first_seen[execution.id] = anyio.current_time()  # its time in the queue starts again
         except Conflict as error:
-            logger.info("%s has changed meanwhile; planning again: %s", execution.id, error)
+            logger.info("%s: append conflict; planning again: %s", execution.id, error)
         except CorruptLog as error:
             self._corrupt_logs.report(execution.id, error)
         await self._read(execution.id)

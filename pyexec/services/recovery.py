@@ -182,7 +182,7 @@ class Recovery:
             if isinstance(error, CorruptLog):
                 self.corrupt_logs.report(execution.id, error)
             elif isinstance(error, Conflict):
-                logger.info("%s has changed meanwhile: %s", execution.id, error)
+                logger.info("%s: append conflict: %s", execution.id, error)
             else:
                 raise
         return True

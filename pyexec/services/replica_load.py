@@ -17,9 +17,10 @@ the same queue as synchronous callers."""
 
 @frozen(kw_only=True)
 class ReplicaLoad:
-    """Counts for each member. Runs of this replica, `here`, are known exactly, and are not in `executions`.
+    """Computes how many executions each member can be given.
 
-    `executions` are all other open executions. Those in a setup lane hold no slot."""
+    `here` is the id of this replica; `slots` and `lane` count its own runs. `executions` are all other open executions.
+    Those in a setup lane hold no slot."""
 
     here: str
     members: Mapping[str, Member]
@@ -43,9 +44,9 @@ class ReplicaLoad:
         return in_setup
 
     def ahead(self) -> dict[str, Set[str]]:
-        """Return for each member the tenants of which it may be given one execution beyond its capacity.
+        """Return for each member the tenants that may have one execution there beyond its capacity.
 
-        Otherwise one tenant's execution that waits for a slot would keep all other tenants out of the queue."""
+        Otherwise the waiting execution of one tenant would keep all other tenants out of the member's queue."""
         if len(self.slots.tenants.names) == 1:
             return {}
         queued = {e.spec.tenant for e in self.executions if e.phase is Phase.QUEUED}
@@ -57,9 +58,9 @@ class ReplicaLoad:
         }
 
     def allowance(self) -> dict[str, dict[str, int]]:
-        """Return for each member how many more executions of each tenant that has a `max_running` it may be given.
+        """Return, for each member and each tenant with a `max_running`, how many more executions it may be given.
 
-        One more than it may run waits there, so that it starts as soon as the replica releases the slot."""
+        One execution beyond `max_running` waits at the replica, so that it starts as soon as a slot is released."""
         owned = Counter(
             (e.owner, e.spec.tenant) for e in self.executions if e.owner and e.phase is not Phase.PREPARING
         )

@@ -56,7 +56,7 @@ class Reservation:
         return self.slot is not None
 
     def try_begin(self, limits: Limits, setup: SetupKey | None) -> bool:
-        """Reserve a slot, or if `setup` is given a place for it, if none has to wait. Return True if that succeeded."""
+        """Reserve a slot, or a place in the setup lane if `setup` is given, without waiting. Return True on success."""
         if self.slots.closed:
             return False
         if setup is None:
@@ -66,7 +66,7 @@ class Reservation:
         return begins
 
     async def wait_for_slot(self, limits: Limits, *, during_drain: bool = False) -> bool:
-        """Leave the setup lane, and reserve a slot. Return True if it was not free at once.
+        """Leave the setup lane, and wait for a slot. Return True if none was free at once.
 
         Raises as `Slots.reserve` does."""
         self._leave_lane()

@@ -23,19 +23,19 @@ from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 1.0
-"""The monitor enforces the deadline this much later than the supervisor, whose report is better: it lets the program
-flush its unfinished lines, and its usage is exact."""
+"""How much later than the supervisor the monitor enforces the deadline. The supervisor's report is better: the program
+can flush its unfinished lines, and the usage is exact."""
 GRACE_WITH_FILES_SECONDS = 4.0
-"""The same for a run with output files, because only the supervisor can send the files. It must be shorter than the
-supervisor's own grace of five seconds."""
+"""The same for a run with output files: only the supervisor can send them, so it gets more time. It must be shorter
+than the supervisor's own grace of five seconds."""
 KILL_REPORT_SECONDS = 0.3
 """How long the supervisor may take to end the program after a kill request. Then the sandbox is killed."""
 UNREACHABLE_SECONDS = 60.0
 """Additional time for a program whose engine does not answer. The sandbox keeps its last frames longer than that."""
 CPU_CHECK_SECONDS = 1.0
 CPU_GRACE_FACTOR, CPU_GRACE_SECONDS = 2.0, 1.0
-"""From outside, the monitor enforces a limit of processor time at this multiple of it plus these seconds: the engine
-also counts what the supervisor uses, and the supervisor's own report has the usage."""
+"""The monitor stops a program at this multiple of its limit of processor time plus these seconds. By then, the
+supervisor should have stopped it and reported the usage. The engine's count includes the supervisor."""
 STREAM_CHANGES_MAX = 100_000
 """Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
 SUPERVISOR_REASONS = frozenset(
@@ -160,7 +160,7 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
                 return RunOutcome(reason="output_limit", detail=detail)
         elif isinstance(frame, ReportChunk):
             if run.reports is None:
-                raise SandboxBroken("the sandbox reported what was not requested")
+                raise SandboxBroken("the sandbox sent a report that the request did not ask for")
             for display in run.reports.feed(frame.data):
                 run.write_output(Stream.DISPLAY, display)
         elif isinstance(frame, Exited):
@@ -229,7 +229,7 @@ async def _cancel_at_deadline(grace: float, sandbox: Sandbox, scope: anyio.Cance
     """Cancel after the deadline. If the engine does not answer, wait longer: the program may have ended in time."""
     async with anyio.create_task_group() as checking:
         checking.start_soon(sandbox.check_engine, name="check the engine")
-        # It begins at the deadline: after a suspension of the host, `follow` first reads frames that have arrived.
+        # The grace begins at the deadline: after a suspension of the host, `follow` first reads the frames in the pipe.
         await anyio.sleep(grace)
     if sandbox.engine_unreachable:
         await anyio.sleep(UNREACHABLE_SECONDS)

@@ -223,7 +223,7 @@ class Runner:
                 await self._completion.release(run, RELEASED_AT_SHUTDOWN)
             elif not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
-        except (Conflict, Unavailable) as error:  # of the log or the blobs: it may still start later
+        except (Conflict, Unavailable) as error:  # from the log or the blob store: it may still start later
             run.detach()
             self.resolve_later(run.id, f"it could not start: {error}")
         except PREPARATION_ERRORS as error:

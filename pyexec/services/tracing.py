@@ -32,7 +32,7 @@ STEP_NAMES = {
     "upload": "unpack",
     _PROGRAM: _PROGRAM,
 }
-"""The names of the steps that are spans. `program` is not one, but it tells when the program ended."""
+"""The names of the spans of steps. `program` is not exported; it gives the time at which the program ended."""
 
 
 @frozen

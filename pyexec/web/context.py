@@ -101,7 +101,7 @@ def trace_headers(request: web.Request, execution: Execution) -> dict[str, str]:
 
 
 def accepted_headers(request: web.Request, execution_id: str) -> dict[str, str]:
-    """Return the headers of an answer 202: the path of the execution, and its trace as in `trace_headers`."""
+    """Return the headers of a 202 response: the path of the execution, and its trace as in `trace_headers`."""
     headers = {"Location": f"/api/v1/executions/{execution_id}"}
     traces = get_context(request).traces
     known = None if traces is None else traces.known(execution_id)

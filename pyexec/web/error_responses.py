@@ -60,7 +60,7 @@ async def handle_errors(request: web.Request, handler: Handler) -> web.StreamRes
     """Turn errors into JSON: `{"error": message, "code": snake_case, "field": name}`.
 
     An unexpected error is logged with its traceback; the client gets no details. If the response has begun, the
-    connection is aborted instead: JSON in the middle of a body would be taken for a part of it."""
+    connection is aborted instead: JSON in the middle of a body would look like a part of it."""
     try:
         return await handler(request)
     except ConnectionError:  # the client has disconnected

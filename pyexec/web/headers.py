@@ -43,7 +43,7 @@ def _accepted_ranges(accept: str) -> dict[str, float]:
 
 
 def _preference(media_type: str, ranges: dict[str, float]) -> tuple[float, int]:
-    """Return the quality of a media type, and how specific the range is that says so."""
+    """Return the quality of a media type, and the specificity of the range that sets it."""
     for specificity, media_range in ((2, media_type), (1, f"{media_type.partition('/')[0]}/*"), (0, "*/*")):
         if media_range in ranges:
             return ranges[media_range], specificity if ranges[media_range] else 0

@@ -185,7 +185,7 @@ async def parse_document(text: bytes, cls: type[T], *, what: str) -> T:
 
 
 async def check_document(text: bytes, *, what: str) -> None:
-    """Raise `InvalidRequest` if `parse_json` does, for JSON from a request that another library parses."""
+    """Check JSON that another library parses afterwards. Raise `InvalidRequest` as `parse_json` does."""
     await _in_thread_if_large(text, lambda: parse_json(text, what=what))
 
 

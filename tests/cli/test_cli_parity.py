@@ -264,6 +264,25 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
     }
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("kil exe_1", "kil: no such file, directory or command; did you mean 'kill'?"),
+        ("timline", "timline: no such file, directory or command; did you mean 'timeline'?"),
+        ("kill.py", "kill.py: no such file, directory or command"),
+        ("session clsoe ses_1", "No such command 'clsoe'. Did you mean 'close'?"),
+        ("run --tiemout=3", "No such option '--tiemout'. (Did you mean one of: '--quiet', '--timeout'?)"),
+        ("list --statu failed", "No such option '--statu'. Did you mean '--status'?"),
+        ("run --webhok", "No such option '--webhok'. Did you mean '--webhook-url'?"),
+        ("run --xyzzy", "No such option '--xyzzy'."),
+        ("run -qz", "No such option '-z'."),
+    ],
+)
+def test_the_nearest_name_is_suggested_for_a_mistyped_one(both, arguments, error):
+    done = [behaviour(each, arguments, "") for each in both]
+    assert done == [(2, b"", f"Error: {error}\n".encode())] * 2
+
+
 @sampled(("arguments", "stdin"), WITHOUT_A_SERVER)
 def test_without_a_server(both, arguments, stdin):
     first, second = [behaviour(each, arguments, stdin) for each in both]

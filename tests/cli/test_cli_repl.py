@@ -278,4 +278,4 @@ def test_flags_of_a_new_session_are_rejected_for_an_open_one(lone_program: Progr
     for flag in ("--memory", "--cpus", "--image"):
         done = lone_program.run("repl", "--session", "ses_1", flag, "1")
         assert done.returncode == 2
-        assert b"--session: the session is open; leave out the flags that open one" in done.stderr
+        assert b"--session: cannot be combined with flags that open a session" in done.stderr

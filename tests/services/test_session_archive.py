@@ -88,5 +88,5 @@ async def test_files_that_cannot_be_returned_are_an_error_before_the_first_byte(
 
 
 async def test_files_that_vanish_meanwhile_break_the_transfer() -> None:
-    with pytest.raises(Unavailable, match="not complete"):
+    with pytest.raises(Unavailable, match="archive is incomplete"):
         await archive(FakeSession([FileHeader("a", 3), COMPLETE], [*FILE, TRUNCATED]))

@@ -116,7 +116,33 @@ func flagError(command *cobra.Command, err error) error {
 	if errors.As(err, &invalid) {
 		return usageErrorf(command, "--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
 	}
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		return usageErrorf(command, "%s", noSuchOption(command, unknown))
+	}
 	return usageErrorf(command, "%s", err)
+}
+
+// noSuchOption words the error as click does.
+func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
+	if letters := []rune(unknown.GetSpecifiedShortnames()); len(letters) > 0 {
+		return fmt.Sprintf("No such option '-%c'.", letters[0])
+	}
+	var names []string
+	command.Flags().VisitAll(func(flag *pflag.Flag) { names = append(names, "--"+flag.Name) })
+	name := "--" + unknown.GetSpecifiedName()
+	return fmt.Sprintf("No such option '%s'.%s", name, didYouMean(name, names))
+}
+
+// commandNames returns the names of the commands that help lists.
+func commandNames(parent *cobra.Command) []string {
+	var names []string
+	for _, command := range parent.Commands() {
+		if !command.Hidden {
+			names = append(names, command.Name())
+		}
+	}
+	return names
 }
 
 // arguments accepts the arguments with these names; the first `required` ones must be there.

@@ -153,7 +153,7 @@ func protocolFromEnv() string {
 	return ""
 }
 
-// imageSequence returns what makes a terminal show a PNG, or nil if it cannot be shown.
+// imageSequence returns the escape sequence that shows a PNG, or nil if it cannot be shown.
 func imageSequence(content []byte, protocol string) []byte {
 	if protocol == "sixel" {
 		return sixelSequence(content)

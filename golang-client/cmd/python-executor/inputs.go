@@ -19,7 +19,6 @@ import (
 
 const (
 	requirementsName = "requirements.txt"
-	noInput          = "no such file, directory or command"
 	renameTar        = "save it to a file whose name ends in .tar, and run that file"
 	giveInput        = "give a file, a directory or a .tar, or pipe a script to standard input"
 )
@@ -52,7 +51,7 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 		return &input{source: source, isStdin: true}, err
 	}
 	argument := arguments[0] // splitArguments allows no second one
-	mode, err := modeOf(command, argument, argument, noInput)
+	mode, err := modeOf(command, argument, argument, noInput(command, argument))
 	switch {
 	case err != nil:
 		return nil, err
@@ -63,6 +62,16 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 		return chooseStream(command, argument)
 	}
 	return chooseFile(command, argument)
+}
+
+// noInput explains why an input is missing. It may be a mistyped command.
+func noInput(command *cobra.Command, name string) string {
+	const text = "no such file, directory or command"
+	near := closest(name, commandNames(command.Root()))
+	if len(near) == 0 || strings.ContainsAny(name, "./") {
+		return text
+	}
+	return text + "; did you mean '" + near[0] + "'?"
 }
 
 func chooseFile(command *cobra.Command, name string) (*input, error) {

@@ -39,7 +39,7 @@ func (a *app) repl() *cobra.Command {
 			if sessionID != "" {
 				isGiven := func(name string) bool { return name != "timeout" && command.Flags().Changed(name) }
 				if slices.ContainsFunc(sessionFlagNames, isGiven) || slices.ContainsFunc(runFlags, isGiven) {
-					return usageErrorf(command, "--session: the session is open; leave out the flags that open one")
+					return usageErrorf(command, "--session: cannot be combined with flags that open a session")
 				}
 			}
 			console := newConsole(&a.flags)

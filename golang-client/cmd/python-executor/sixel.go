@@ -17,7 +17,7 @@ const (
 	sixelSide   = 8192
 )
 
-// sixelSequence returns what makes a terminal with sixel graphics show a PNG, or nil if it is malformed or too large.
+// sixelSequence returns a PNG as a sixel sequence, or nil if it is malformed or too large.
 func sixelSequence(content []byte) []byte {
 	config, err := png.DecodeConfig(bytes.NewReader(content))
 	if err != nil || config.Width > sixelPixels/config.Height || max(config.Width, config.Height) > sixelSide {

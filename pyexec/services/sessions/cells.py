@@ -41,7 +41,7 @@ CELL_REASONS: Mapping[CloseReason | None, str] = {
     CloseReason.LOST: "session_lost",
     CloseReason.MEMORY: "out_of_memory",
 }
-"""The reasons for which a session is closed that are also the reason of the cell that ran."""
+"""The outcome of the running cell, by the reason for which its session was closed. Default: `session_closed`."""
 CODE_SECONDS = 60.0
 """How long the blob store may take for the code of a cell."""
 NO_CODE = f"the blob store did not return the code of the cell within {CODE_SECONDS:g} s; it was not run"
@@ -150,7 +150,7 @@ class CellRunner:
     async def end_unfinished(self, execution_ids: Sequence[str]) -> None:
         """End the cells of a session that has moved to another replica, unless that replica adopts them in time.
 
-        It does not see a cell that was accepted too late."""
+        The new owner has not seen a cell that was accepted here after it read the cells."""
         await anyio.sleep(CELL_ADOPTION_SECONDS)
         for execution_id in execution_ids:
             self.resolve_later(execution_id, "the session had moved to another replica", None)
@@ -169,7 +169,7 @@ class CellRunner:
             try:
                 return await retry(partial(self._append_running, run, sandbox), failures)
             except Conflict as error:
-                logger.info("%s has changed meanwhile: %s", run.id, error)
+                logger.info("%s: append conflict: %s", run.id, error)
 
     async def _append_running(self, run: Run, sandbox: SessionSandbox) -> bool:
         if run.execution.started_at is None:

@@ -99,13 +99,11 @@ class SessionFiles:
                 elif isinstance(frame, FileChunk):
                     yield frame.data
                 elif isinstance(frame, FilesCollected) and frame.truncated:
-                    raise Unavailable(
-                        "files have changed while they were read, and the archive is not complete"
-                    )
+                    raise Unavailable("files changed while they were read; the archive is incomplete")
         yield bytes(padding) + TAR_END
 
     async def _check_all_readable(self, session: OwnedSession, pattern: str) -> None:
-        """Raise `InvalidRequest` if a file cannot be returned: an archive has no place to say that."""
+        """Raise `InvalidRequest` if a file cannot be returned: an archive cannot report missing files."""
         skipped: list[str] = []
         async with aclosing(self._frames(session, pattern, contents=False)) as frames:
             async for frame in frames:
@@ -120,7 +118,7 @@ class SessionFiles:
     async def _frames(
         self, session: OwnedSession, pattern: str, *, contents: bool = True
     ) -> AsyncGenerator[FileFrame, None]:
-        """Yield what the sandbox sends, which is untrusted, after a check."""
+        """Yield the frames of the sandbox after a check, because the sandbox is untrusted."""
         send = session.sandbox.read_files if contents else session.sandbox.list_files
         check = FileCheck(self.limits)
         with session.use.during(), _caller_errors(pattern):
@@ -135,7 +133,7 @@ class SessionFiles:
                             check.skip(frame.path, frame.reason)
                     yield frame
             if len(check.complete()) < check.announced:
-                raise SandboxBroken("a file has become shorter meanwhile")
+                raise SandboxBroken("a file became shorter while it was being sent")
 
 
 async def _contents(frames: AsyncGenerator[FileFrame, None]) -> AsyncIterator[bytes]:
@@ -156,7 +154,7 @@ def _tar_header(file: FileHeader) -> bytes:
 
 @contextmanager
 def _caller_errors(path: str) -> Iterator[None]:
-    """Raise errors of the sandbox as those that the caller gets."""
+    """Convert errors of the sandbox to errors for the caller."""
     try:
         yield
     except SessionFileError as error:

@@ -185,7 +185,7 @@ class Opening:
         return evolve(kind_of(environment, image), session=True)
 
     async def _take(self, kind: SandboxKind, spec: SessionSpec) -> SessionSandbox:
-        """Take a sandbox from the pool, for good: it never runs anything else."""
+        """Take a sandbox from the pool. It never returns to the pool."""
         try:
             sandbox = await self.pool.take(kind, spec.tenant)
         except EngineError as error:

@@ -26,7 +26,7 @@ from pyexec.services.sessions.use import SessionUse
 logger = logging.getLogger(__name__)
 
 LEASE_INTERVAL_SECONDS = 10.0
-"""A twelfth of the time after which a sandbox without a lease ends itself."""
+"""Seconds between two renewals of the sandbox's lease: a twelfth of the time after which the lease expires."""
 RESTART_SECONDS = 30.0
 """How long a request for a new interpreter waits. The supervisor kills an interpreter that does not start in 20 s."""
 RESTARTS_MAX = 1000

@@ -21,8 +21,8 @@ class SessionPlacement:
     directory: SessionDirectory
 
     async def place(self, caller: Caller, tenant: str, here: Sequence[str]) -> None:
-        """Return if this replica has room for a session. `here` are the tenants of those that it has or is opening; the
-        list may grow meanwhile.
+        """Return if this replica has room for one more session. `here` has the tenant of each session that this replica
+        owns or opens; the list may grow meanwhile.
 
         Raises `OwnedElsewhere` if only another replica has room, `TooManySessions` if none has."""
         tenant_max = self.tenants.get(tenant).max_sessions
@@ -58,4 +58,6 @@ class SessionPlacement:
 
 
 def _too_many(tenant_max: int) -> TooManySessions:
-    return TooManySessions(f"{tenant_max} sessions are open, the maximum of this token; close one")
+    return TooManySessions(
+        f"{tenant_max} sessions are open, the maximum of this tenant (max_sessions); close one"
+    )

@@ -75,7 +75,7 @@ class SessionReconciler:
                 await self._log.append(session.id, session.seq, [event], fence=session.owner)
                 logger.warning("session %s is lost: its replica %s is gone", session.id, session.owner)
             except Conflict as error:
-                logger.info("%s has changed meanwhile; planning again: %s", session.id, error)
+                logger.info("%s: append conflict; planning again: %s", session.id, error)
             await self._read(session.id)
         return next_session_deadline(self._state(live, gone_since))
 

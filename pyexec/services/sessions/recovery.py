@@ -43,7 +43,7 @@ class SessionRecovery:
     async def adopt_orphans(self, alive: Set[str]) -> None:
         """Adopt the sessions of this engine whose owner is not `alive`, with their cells.
 
-        The engine is not asked: the adopted session connects to its container, as often as that takes."""
+        The engine is not asked: the adopted session connects to its container, and retries until it succeeds."""
         here = {*self.sessions.owned_ids(), *self.opening.pending}
         for session in await self.directory.all_open():
             if session.engine != self.opening.engine or session.container is None:
@@ -81,7 +81,7 @@ class SessionRecovery:
                 try:
                     await self.executions.append(execution.id, execution.seq, [event], fence=execution.owner)
                 except Conflict as error:
-                    logger.info("%s has changed meanwhile: %s", execution.id, error)
+                    logger.info("%s: append conflict: %s", execution.id, error)
 
     async def _append(self, session: Session, event: SessionEvent) -> Session | None:
         """Append an event of an orphaned session. Return its new state; None if it has changed meanwhile."""
@@ -90,7 +90,7 @@ class SessionRecovery:
             with anyio.CancelScope(shield=True):
                 await self.log.append(session.id, session.seq, [event], fence=fence)
         except Conflict as error:
-            logger.info("session %s has changed meanwhile: %s", session.id, error)
+            logger.info("session %s: append conflict: %s", session.id, error)
             return None
         return fold_session(session.id, await self.log.read(session.id))
 
@@ -128,7 +128,7 @@ class SessionRecovery:
                 if taken:
                     await self.executions.append(run.id, run.seq, taken)
             except Conflict as error:
-                logger.info("%s has changed meanwhile: %s", run.id, error)
+                logger.info("%s: append conflict: %s", run.id, error)
                 continue
             run.record(taken)
             if run.has_ended:

@@ -104,7 +104,7 @@ class Sessions:
         await self._start(session, cells)
 
     async def leave(self, session_id: str) -> None:
-        """Leave a session that had moved to another replica, if that is not known here yet."""
+        """Stop serving a session that another replica owns now. Do nothing if it is not served here."""
         owned = self._owned.get(session_id)
         if owned is not None:
             owned.log.left.set()

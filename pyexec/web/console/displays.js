@@ -57,7 +57,7 @@ function frame(html, label) {
   return element;
 }
 
-/** Show SVG in such a frame. The frame gets the height of the drawing, which is known only outside. */
+/** Show SVG in such a frame. This page sets its height, because no script runs in the frame to measure the drawing. */
 function drawing(svg, label) {
   const element = frame(withNonce(svg), label);
   const image = new Image();

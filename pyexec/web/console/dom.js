@@ -13,7 +13,7 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** Tell users of screen readers something that others see. */
+/** Announce a change of the page to users of screen readers. */
 export function announce(text) {
   document.getElementById("status").textContent = text;
 }
@@ -62,7 +62,7 @@ export function plural(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Copy text. On a page without HTTPS, browsers have only the old way. */
+/** Copy text. On a page without HTTPS, browsers offer only the deprecated `execCommand`. */
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   const area = h("textarea", { class: "visually-hidden", "aria-hidden": "true" });

@@ -120,7 +120,7 @@ class ExecutionsPage {
     }
   }
 
-  /** Take over one page: executions that are in its range, but not on it, were deleted, or have another status now. */
+  /** Merge one page into the list. Executions in its range that it lacks were deleted, or have another status now. */
   #merge(cursor, { executions, next_cursor: next }) {
     const listed = new Set(executions.map((summary) => summary.execution_id));
     for (const [id, { element }] of this.#rows) {

@@ -6,10 +6,10 @@ import { h } from "./dom.js";
 const TEXTS = [
   ["requirements", "Requirements", "requirements_txt", "The text of a requirements.txt. Packages are installed once and cached.", "numpy==2.3.1"],
   ["stdin", "Input", "stdin", "Standard input of the program.", ""],
-  ["args", "Arguments", "script_args", "Arguments of the program, one a line.", "--verbose"],
-  ["env", "Variables", "env_vars", "Environment variables, one a line.", "NAME=value"],
-  ["files", "Files", "output_files", "Patterns of files to return, one a line.", "*.csv"],
-  ["commands", "Commands", "pre_commands", "Shell commands that prepare the environment as root, one a line.", "apt-get install -y graphviz"],
+  ["args", "Arguments", "script_args", "Arguments of the program, one per line.", "--verbose"],
+  ["env", "Variables", "env_vars", "Environment variables, one per line.", "NAME=value"],
+  ["files", "Files", "output_files", "Patterns of files to return, one per line.", "*.csv"],
+  ["commands", "Commands", "pre_commands", "Shell commands that prepare the environment as root, one per line.", "apt-get install -y graphviz"],
 ];
 const LIMITS = [
   ["timeout_seconds", "Time", "seconds"],

@@ -1,4 +1,4 @@
-// Say in words how an execution stands, how it ended, and why a session was closed.
+// Describe the state and the outcome of an execution, and why a session was closed.
 
 import { formatMebibytes, formatSeconds, h } from "./dom.js";
 
@@ -7,7 +7,7 @@ const FAILURES = {
   cpu_limit: "Stopped: it used more processor time than its limit.",
   out_of_memory: "Stopped: it used more memory than its limit.",
   disk_limit: "Stopped: its files took more space than its limit.",
-  process_limit: "Stopped: it kept starting processes at the limit.",
+  process_limit: "Stopped: it kept trying to start processes beyond its limit.",
   output_limit: "Stopped: it printed more than the server keeps.",
   setup_failed: "Not started: the setup failed.",
   setup_timeout: "Not started: the setup took too long.",

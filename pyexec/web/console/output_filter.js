@@ -1,4 +1,4 @@
-// The last event of an execution repeats its whole output. To parse megabytes of JSON would stop the page.
+// The last event of an execution repeats its whole output. Parsing megabytes of JSON would block the page.
 
 const OUTPUT = /"(?:stdout|stderr)": "/g;
 const START_MAX = '"stdout": "'.length;

@@ -92,7 +92,7 @@ class SessionPage {
     return isOpen;
   }
 
-  /** Take over the cells of the session, also those that others sent. */
+  /** Merge the session's cells into the page, including those that other clients sent. */
   async #listCells(list) {
     const response = await list.read("/api/v1/executions", { session_id: this.id, limit: CELLS_MAX });
     if (!response) return;

@@ -85,7 +85,7 @@ export class TextBlocks {
     return block;
   }
 
-  /** Tell the browser about how many lines the last block has. */
+  /** Set the estimated height of the last block, which the browser uses until it lays out the block. */
   #estimate() {
     const block = this.#blocks.at(-1);
     if (!block) return;

@@ -17,7 +17,7 @@ export function askToken(rejected) {
   return asking;
 }
 
-/** Ask again, because the user wants to. */
+/** Ask for another token, at the user's request. */
 export function changeToken() {
   declined = false;
   return askToken(null);

@@ -79,7 +79,7 @@ async def open_session(request: web.Request) -> web.StreamResponse:
     response arrives once the interpreter is ready: after the setup, if packages must be installed."""
     reject_query(request)
     if read_header(request, "Idempotency-Key") is not None:
-        text = "opening a session takes no Idempotency-Key; after a lost answer, look for the session in the list"
+        text = "opening a session takes no Idempotency-Key; after a lost response, look for the session in the list"
         raise InvalidRequest(text, field="Idempotency-Key")
     sessions, caller, tenant = get_context(request).sessions, read_caller(request), read_tenant(request)
     await sessions.place(caller, tenant)

@@ -91,7 +91,7 @@ class ServiceExecutor:
         try:
             upload = eval_upload(body, key=call_id, identity=identity, tenant=self._tenant)
             return await self._context.submissions.run(upload)
-        except KeyReused:  # a client that uses the ids of its requests again
+        except KeyReused:  # the client has reused a request id
             upload = eval_upload(body, key=None, identity=identity, tenant=self._tenant)
             return await self._context.submissions.run(upload)
 
@@ -128,11 +128,11 @@ class ServiceExecutor:
             executions = self._context.executions
             execution_id = await executions.find_by_key(call_id, self._tenant)
             if execution_id is None:
-                # It may be on its way to the log, on another replica.
+                # Another replica may still be appending the execution.
                 with self._cancellations.wait():
                     execution_id = await executions.wait_for_key(call_id, self._tenant)
             if execution_id is None:
-                logger.info("cancelled call of a tool has no execution")
+                logger.info("no execution found for a cancelled tool call")
                 return
             with anyio.CancelScope(shield=True):
                 await executions.request_kill(execution_id, self._caller)

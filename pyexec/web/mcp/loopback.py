@@ -34,7 +34,9 @@ class LoopbackHttp:
                     if len(answer) > bytes_max:
                         return None
         except (aiohttp.ClientError, OSError) as error:
-            raise tool_error(f"the server does not answer itself: {error}", code="unavailable") from error
+            raise tool_error(
+                f"the server cannot reach its own HTTP API: {error}", code="unavailable"
+            ) from error
         if response.status >= 400:
             raise _error_of(bytes(answer))
         return bytes(answer)
