@@ -108,9 +108,9 @@ class Execution:
         return Status.RUNNING if self.phase is Phase.RUNNING else Status.PENDING
 
 
-def fold(execution_id: str, events: Iterable[Event]) -> Execution:
-    """Return the state after `events`, which begin with the first event; raise `CorruptLog` if one is not legal."""
-    state: Execution | None = None
+def fold(execution_id: str, events: Iterable[Event], state: Execution | None = None) -> Execution:
+    """Return the state after `events`, which follow `state` or begin with the first event. Raises `CorruptLog` if one
+    of them is not legal."""
     for event in events:
         state = apply(execution_id, state, event)
     if state is None:

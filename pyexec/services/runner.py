@@ -143,7 +143,7 @@ class Runner:
             container=sandbox.container_id,
             image=sandbox.image,
         )
-        spec = run.execution.spec if run.events else fold(run.id, events).spec
+        spec = run.execution.spec if run.events else fold(run.id, events[:1]).spec
         await sandbox.send_plan(program_plan(spec, self.config.limits.display_bytes), spec.stdin.encode())
         with self._guard.section(), anyio.CancelScope(shield=True):
             self._active_runs.check_open(run)
