@@ -5,6 +5,7 @@ The name is `python-executor:<version>`, or the argument: `make image ARGS=regis
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -85,7 +86,11 @@ def _interpreter(engine: DockerEngine, base: str) -> image_packages.Interpreter:
 
 
 def _revision() -> str:
-    """Return the checked-out commit, with `-dirty` appended if there are uncommitted changes."""
+    """Return the checked-out commit, with `-dirty` appended if there are uncommitted changes.
+
+    Without git, or outside a repository, it is "unknown"."""
+    if shutil.which("git") is None:
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
