@@ -169,7 +169,7 @@ def _environment(target: Target) -> dict[str, str]:
         virtualenv.choose_python()
         virtualenv.ensure(dev=True)
     if target.browser:
-        debian.ensure_browser()
+        debian.ensure_test_programs()
         consul.ensure()  # here, since several workers would fetch it at the same time
     if target.frameworks:
         integrations.ensure()

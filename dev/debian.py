@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import platform
 import shutil
@@ -35,19 +36,16 @@ def install(packages: list[str], purpose: str) -> None:
         run(installation, purpose, noninteractive)
 
 
-def ensure_browser() -> Path:
-    """Return the path of a Chromium or Chrome for the browser tests; install Chromium if necessary."""
-    found = _find_browser()
-    if found is None:
-        install(["chromium"], "install a browser for the tests")
-        found = _find_browser()
-    if found is None:
-        raise SetupError("Cannot find a browser: the package chromium has no program `chromium`.")
-    return found
-
-
-def _find_browser() -> Path | None:
-    return next((Path(found) for name in _BROWSERS if (found := shutil.which(name))), None)
+def ensure_test_programs() -> None:
+    """Install what the tests of pages need, if it is missing: a Chromium or Chrome, a library that Playwright's Node
+    is linked with, and the curl of the examples."""
+    present = {
+        "chromium": any(map(shutil.which, _BROWSERS)),
+        "libatomic1": ctypes.util.find_library("atomic") is not None,
+        "curl": shutil.which("curl") is not None,
+    }
+    if missing := [package for package, is_present in present.items() if not is_present]:
+        install(missing, "prepare the tests of pages")
 
 
 def codename() -> str:

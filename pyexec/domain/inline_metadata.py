@@ -23,8 +23,9 @@ PREFIX = b"# /// script"
 """Every script with a block contains this."""
 
 _BOM = b"\xef\xbb\xbf"
-_BEGINNING = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)(?:\n|\Z)((?:#(?: [^\n]*+)?+(?:\n|\Z))*+)")
-"""A start line with all comment lines after it. It gives no position back, so it takes linear time."""
+_START = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)$")
+_OTHER_LINE = re.compile(rb"(?m)^(?!# |#$)")
+"""The beginning of a line that cannot belong to a block."""
 _END = b"\n# ///\n"
 _KEY_PART = r"""(?:(?<![\w-])[\w-]++|(?<!\\)"(?:[^"\\]|\\.)*+"|'[^']*+')"""
 _LONG_KEY = re.compile(rf"{_KEY_PART}(?:[ \t]*+\.[ \t]*+{_KEY_PART}){{{KEY_PARTS_MAX}}}")
@@ -113,16 +114,19 @@ def _script_blocks(source: bytes, *, is_whole: bool = True) -> Iterator[_Block]:
 
     That expression takes time with the square of the number of start lines. A block ends at the last end line of its
     run of comment lines. So after a start line without an end line, no other start line of the run has one."""
-    for match in _BEGINNING.finditer(source):
-        kind, lines = match[1], match[2]
-        if kind != b"script":
+    after = 0
+    while start := _START.search(source, after):
+        other = _OTHER_LINE.search(source, start.end() + 1)
+        after = len(source) if other is None else other.start()
+        if start[1] != b"script":
             continue
+        lines = source[start.end() + 1 : after]
         end = (lines if lines.endswith(b"\n") else lines + b"\n").rfind(_END)
         if end >= 0:
             content = (text[2:] if text[1:2] == b" " else text[1:] for text in lines[:end].split(b"\n"))
-            yield _Block(_line_at(source, match.start()), b"\n".join(content) + b"\n")
-        elif lines.split(b"\n", 1)[0] != b"# ///" and (is_whole or match.end() < len(source)):
-            yield _Block(_line_at(source, match.start()), lines, is_closed=False)
+            yield _Block(_line_at(source, start.start()), b"\n".join(content) + b"\n")
+        elif lines.split(b"\n", 1)[0] != b"# ///" and (is_whole or after < len(source)):
+            yield _Block(_line_at(source, start.start()), lines, is_closed=False)
 
 
 def _line_at(source: bytes, position: int) -> int:

@@ -214,7 +214,8 @@ class Submissions:
         `held` releases the slot and the sandbox of the returned placement."""
         run, archive = submission.run, submission.archive
         is_small = self._config.local_claim and await archive.read_ahead(START_AT_ONCE_BYTES_MAX)
-        placement = None
+        placement: Placement | None = None
+        failure: ExecutorError | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(
@@ -223,7 +224,11 @@ class Submissions:
                 if is_small:
                     placement = await self._place_at_once(submission, held)
         except* ExecutorError as errors:
-            raise first_error(errors) from errors
+            failure = first_error(errors)
+        if (
+            failure is not None
+        ):  # raised here because Python 3.11.2 makes a group of what is raised inside `except*`
+            raise failure
         return placement
 
     async def _place_at_once(self, submission: Submission, held: AsyncExitStack) -> Placement | None:

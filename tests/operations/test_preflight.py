@@ -36,6 +36,16 @@ def data_root() -> str:
     return path
 
 
+def has_own_file_system(path: str) -> bool:
+    """Return True if a whole file system is mounted at this path, or above it below the root."""
+    mounts = [line.split()[3:5] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    root, point = max(
+        ((root, point) for root, point in mounts if Path(path).is_relative_to(point)),
+        key=lambda mount: len(mount[1]),
+    )
+    return root == "/" != point
+
+
 def networks() -> set[str]:
     """Return the networks on the engine, without those that other tests create and remove."""
     names = docker("network", "ls", "--format", "{{.Name}}")

@@ -49,10 +49,13 @@ class McpEndpoint:
             return _rejection(error, _PARSE_ERROR)
         app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
         executor = ServiceExecutor(request, self._cancellations)
+        disconnect: BaseExceptionGroup[ConnectionError]
         try:
             return await serve_asgi(app, request, body, {EXECUTOR: executor})
         except* ConnectionError as errors:
-            raise ConnectionResetError("the client has disconnected") from errors
+            disconnect = errors
+        # Raised here because Python 3.11.2 makes a group of what is raised inside `except*`.
+        raise ConnectionResetError("the client has disconnected") from disconnect
 
     async def _load(self, body_bytes_max: int) -> App:
         """Load the SDK at the first use, in a thread: it takes more than a second, and most servers never need it."""
