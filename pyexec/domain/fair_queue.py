@@ -66,6 +66,8 @@ class FairQueue(Generic[T]):
 
     def peek(self, is_eligible: Callable[[str], bool] = lambda _: True) -> tuple[str, T] | None:
         """Return the next item with its tenant, among the tenants that are eligible."""
+        if not self._waiting:  # the usual case, several times in each run
+            return None
         eligible = filter(is_eligible, self._waiting)
         tenant = self.shares.next(sorted(eligible, key=lambda name: self._waiting[name][0][0]))
         return None if tenant is None else (tenant, self._waiting[tenant][0][1])
