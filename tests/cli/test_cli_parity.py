@@ -269,6 +269,7 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
     [
         ("kil exe_1", "kil: no such file, directory or command; did you mean 'kill'?"),
         ("timline", "timline: no such file, directory or command; did you mean 'timeline'?"),
+        ("tïmélïne", "tïmélïne: no such file, directory or command; did you mean 'timeline'?"),
         ("kill.py", "kill.py: no such file, directory or command"),
         ("session clsoe ses_1", "No such command 'clsoe'. Did you mean 'close'?"),
         ("run --tiemout=3", "No such option '--tiemout'. (Did you mean one of: '--quiet', '--timeout'?)"),

@@ -123,7 +123,7 @@ func flagError(command *cobra.Command, err error) error {
 	return usageErrorf(command, "%s", err)
 }
 
-// noSuchOption words the error as click does.
+// noSuchOption returns the error message of click, which the Python program uses.
 func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
 	if letters := []rune(unknown.GetSpecifiedShortnames()); len(letters) > 0 {
 		return fmt.Sprintf("No such option '-%c'.", letters[0])

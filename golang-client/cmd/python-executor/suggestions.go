@@ -9,7 +9,7 @@ import (
 // similarityMin is the minimum similarity of a suggestion: 0 means no common character, 1 means equal.
 const similarityMin = 0.6
 
-// didYouMean returns the question that follows an error about an unknown name, or an empty string. It is the text of
+// didYouMean returns a suggestion to append to an error about an unknown name, or an empty string. The text is that of
 // click, which the Python program uses.
 func didYouMean(word string, names []string) string {
 	near := closest(word, names)
@@ -39,13 +39,14 @@ func closest(word string, names []string) []string {
 	return found
 }
 
-// similarity is the ratio of difflib.SequenceMatcher.
+// similarity returns the ratio of difflib.SequenceMatcher.
 func similarity(a, b string) float64 {
-	return 2 * float64(matching(a, b)) / float64(len(a)+len(b))
+	x, y := []rune(a), []rune(b)
+	return 2 * float64(matching(x, y)) / float64(len(x)+len(y))
 }
 
 // matching counts the characters of the longest common substring and, recursively, of those before and after it.
-func matching(a, b string) int {
+func matching(a, b []rune) int {
 	start, other, length := 0, 0, 0
 	for i := range len(a) {
 		for j := range len(b) {
@@ -60,7 +61,7 @@ func matching(a, b string) int {
 	return length + matching(a[:start], b[:other]) + matching(a[start+length:], b[other+length:])
 }
 
-func commonPrefix(a, b string) int {
+func commonPrefix(a, b []rune) int {
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++
