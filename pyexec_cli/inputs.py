@@ -52,7 +52,7 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
         return Input(source=members, requirements=found, unused=argument)
     if argument is None or argument == "-":
         return Input(source={"main.py": await _read_stdin()}, is_stdin=True)
-    path, mode = Path(argument), _mode(argument, argument, no_input)
+    path, mode = Path(argument), _mode(argument, argument, explain_missing)
     if stat.S_ISDIR(mode):
         return Input(source=path, requirements=_read_requirements(path / _REQUIREMENTS))
     if not stat.S_ISREG(mode):  # a named pipe, or the shell's <(…)
@@ -98,12 +98,12 @@ def _named_files(names: Sequence[str]) -> dict[str, Path]:
 
 
 def is_missing(argument: str) -> bool:
-    """Return True if the input is not there."""
+    """Return True if the input does not exist."""
     return argument != "-" and not os.path.exists(argument)
 
 
-def no_input(argument: str) -> str:
-    """Explain why the input is missing. It may be a mistyped command."""
+def explain_missing(argument: str) -> str:
+    """Return the error message for an input that does not exist. It may be a mistyped command."""
     from difflib import get_close_matches
 
     from .commands import COMMANDS

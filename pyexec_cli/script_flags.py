@@ -105,7 +105,7 @@ class ScriptCommand(asyncclick.Command):
         if rest and not ctx.resilient_parsing:
             name = ctx.params.get("argument")
             if name is not None and not ctx.params["files"] and inputs.is_missing(name):
-                ctx.fail(f"{name}: {inputs.no_input(name)}")  # probably a mistyped command
+                ctx.fail(f"{name}: {inputs.explain_missing(name)}")  # probably a mistyped command
             ctx.fail(f"unexpected argument {rest[0]!r}: put script arguments after --")
         return rest
 

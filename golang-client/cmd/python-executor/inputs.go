@@ -51,7 +51,7 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 		return &input{source: source, isStdin: true}, err
 	}
 	argument := arguments[0] // splitArguments allows no second one
-	mode, err := modeOf(command, argument, argument, noInput(command, argument))
+	mode, err := modeOf(command, argument, argument, explainMissing(command, argument))
 	switch {
 	case err != nil:
 		return nil, err
@@ -64,8 +64,8 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 	return chooseFile(command, argument)
 }
 
-// noInput explains why an input is missing. It may be a mistyped command.
-func noInput(command *cobra.Command, name string) string {
+// explainMissing returns the error message for an input that does not exist. It may be a mistyped command.
+func explainMissing(command *cobra.Command, name string) string {
 	const text = "no such file, directory or command"
 	near := closest(name, commandNames(command.Root()))
 	if len(near) == 0 || strings.ContainsAny(name, "./") {

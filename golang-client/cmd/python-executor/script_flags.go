@@ -55,7 +55,7 @@ func splitArguments(command *cobra.Command, arguments []string) (own, script []s
 	if len(own) > 1 {
 		if file := command.Flags().Lookup("file"); file != nil && !file.Changed && own[0] != "-" {
 			if _, err := os.Stat(own[0]); err != nil { // probably a mistyped command
-				return nil, nil, usageErrorf(command, "%s: %s", own[0], noInput(command, own[0]))
+				return nil, nil, usageErrorf(command, "%s: %s", own[0], explainMissing(command, own[0]))
 			}
 		}
 		return nil, nil, usageErrorf(command, "unexpected argument '%s': put script arguments after --", own[1])
