@@ -36,6 +36,7 @@ from pyexec.metrics import (
     STEP_SECONDS,
     TENANT_EXECUTIONS_ENDED,
     Meter,
+    timed,
 )
 from pyexec.ports import (
     EventLog,
@@ -162,6 +163,7 @@ class MeteredLog:
         if run is not None and run.seq >= after:
             self.meter.count(OUTPUT_BYTES, by=len(run.output_log))
             state = run.execution if run.events else None
+            # `state` already contains the events before `run.seq`.
             execution = fold(execution_id, events[run.seq - after :], state)
         elif after == 0:
             execution = fold(execution_id, events)
@@ -178,10 +180,8 @@ class MeteredLog:
 
     @contextmanager
     def _measured(self, operation: str) -> Iterator[None]:
-        begun = perf_counter()
-        with self._counting_errors(operation):
+        with self._counting_errors(operation), timed(self.meter, EVENT_LOG_SECONDS, operation):
             yield
-        self.meter.observe(EVENT_LOG_SECONDS, perf_counter() - begun, operation)
 
     @contextmanager
     def _counting_errors(self, operation: str) -> Iterator[None]:
