@@ -213,9 +213,8 @@ class IsolationCheck:
                     probes.start_soon(check_network, name, name=f"probe the network {name}")
         except* ExecutorError as errors:
             failure = first_error(errors)
-        if (
-            failure is not None
-        ):  # raised here because Python 3.11.2 makes a group of what is raised inside `except*`
+        # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
+        if failure is not None:
             raise failure
         resolvers = () if self.config.docker_resolver else docker_resolvers(networks)
         self._judge(unenforced, network_exposures(networks), resolvers)

@@ -225,9 +225,8 @@ class Submissions:
                     placement = await self._place_at_once(submission, held)
         except* ExecutorError as errors:
             failure = first_error(errors)
-        if (
-            failure is not None
-        ):  # raised here because Python 3.11.2 makes a group of what is raised inside `except*`
+        # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
+        if failure is not None:
             raise failure
         return placement
 

@@ -54,7 +54,7 @@ class McpEndpoint:
             return await serve_asgi(app, request, body, {EXECUTOR: executor})
         except* ConnectionError as errors:
             disconnect = errors
-        # Raised here because Python 3.11.2 makes a group of what is raised inside `except*`.
+        # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
         raise ConnectionResetError("the client has disconnected") from disconnect
 
     async def _load(self, body_bytes_max: int) -> App:
