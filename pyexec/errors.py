@@ -186,7 +186,7 @@ class EngineError(ExecutorError):
 
 
 class ContainerGone(EngineError):
-    """The container does not exist any more."""
+    """The container no longer exists."""
 
 
 class SandboxBroken(ExecutorError):

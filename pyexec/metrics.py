@@ -108,8 +108,8 @@ TENANT_QUEUE_LENGTH: Final = Gauge(
 )
 TENANT_EXECUTIONS_ENDED: Final = Counter(
     name="pyexec_tenant_executions_ended_total",
-    doc="Executions whose end this replica wrote, by tenant and status; the tenant is other if it is not configured "
-    "any more",
+    doc="Executions whose end this replica wrote, by tenant and status; the tenant is other if it is no longer "
+    "configured",
     labels=("tenant", "status"),
 )
 BACKLOG: Final = Gauge(

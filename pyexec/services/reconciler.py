@@ -112,7 +112,7 @@ class Reconciler:
             failures.recovered()
             logger.info("this replica is the leader now")
             await self._lead()
-        logger.info("this replica is not the leader any more")
+        logger.info("this replica is no longer the leader")
 
     async def _lead(self) -> None:
         self._lengths, self._open, self._first_seen, self._gone_since = {}, {}, {}, {}

@@ -129,7 +129,7 @@ class WebhookDeliveries:
         try:
             events = await self.log.read(execution_id)
             if not events:
-                return Attempt(outcome=Outcome.GONE, reason="the execution does not exist any more")
+                return Attempt(outcome=Outcome.GONE, reason="the execution no longer exists")
             execution = fold(execution_id, events)
             url = execution.spec.webhook_url
             if execution.phase is not Phase.ENDED or url is None:

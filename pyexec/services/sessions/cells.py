@@ -163,7 +163,7 @@ class CellRunner:
         return Running(at=now(), nonce=nonce(), engine=self.engine, container=container or "", image=image)
 
     async def _start(self, run: Run, sandbox: SessionSandbox) -> bool:
-        """Append `running`, unless the cell has it. Return False if the cell must not start any more."""
+        """Append `running`, unless the cell has it. Return False if the cell must no longer start."""
         failures = FailureLog(logger, f"starting {run.id}")
         while True:
             try:

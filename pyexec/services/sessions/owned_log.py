@@ -28,8 +28,8 @@ class OwnedLog:
         return self.state.is_open and self.state.owner == self.replica
 
     async def append(self, event: SessionEvent) -> None:
-        """Append an event. After a conflict, apply what is in the log, and decide again. Do nothing if it is not legal
-        any more.
+        """Append an event. After a conflict, apply what is in the log, and decide again. Do nothing if it is
+        no longer legal.
 
         It can be called again with the same event if the log did not answer."""
         async with self._appending:
