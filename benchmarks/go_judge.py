@@ -18,8 +18,8 @@ from tests.support.consul import free_ports
 
 PACKAGE = "github.com/criyle/go-judge/cmd/go-judge"
 MODULE = Path(__file__).resolve().parent / "go-judge"
-"""A Go module that pins go-judge: v1.8.5 is the latest version that the Go module proxy has. `go install` of a version
-would ask the proxy for all versions, which it refuses."""
+"""A Go module that pins go-judge and its dependencies. v1.8.5 is the latest version on the Go module proxy (2026-11).
+`go install PACKAGE@VERSION` does not work there, because the proxy refuses the request for the list of versions."""
 HOME = Path(__file__).resolve().parent.parent / ".run" / "go-judge"
 START_SECONDS = 30.0
 SECOND_NS, MIB = 1_000_000_000, 1024 * 1024

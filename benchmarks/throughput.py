@@ -32,7 +32,8 @@ RATE_ROUNDS = 3
 RATE_CALLERS = 16
 TAIL_FACTORS = {20: 3.0}
 SETTINGS = {"max_concurrent": str(RATE_CALLERS), "max_total_memory_mb": str(1024 * 1024)}
-"""The memory is that of sixteen runs with default limits, on any machine; these runs take little of it."""
+"""The default memory budget is that of the machine, which may be too small for all slots. 1 TiB is enough for them on
+any machine; these small runs use little of it."""
 Run = Callable[[], float]
 
 

@@ -37,15 +37,15 @@ def install(packages: list[str], purpose: str) -> None:
 
 
 def ensure_test_programs() -> None:
-    """Install what the tests of pages need, if it is missing: a Chromium or Chrome, a library that Playwright's Node
-    is linked with, and the curl of the examples."""
+    """Install missing programs that the tests need: Chromium (or Chrome), libatomic for Playwright's Node, and curl for
+    the examples in the documentation."""
     present = {
         "chromium": any(map(shutil.which, _BROWSERS)),
         "libatomic1": ctypes.util.find_library("atomic") is not None,
         "curl": shutil.which("curl") is not None,
     }
     if missing := [package for package, is_present in present.items() if not is_present]:
-        install(missing, "prepare the tests of pages")
+        install(missing, "install the programs that the tests need")
 
 
 def codename() -> str:

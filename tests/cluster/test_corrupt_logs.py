@@ -32,7 +32,7 @@ class Scene:
     api: Api
 
     async def occupy(self) -> str:
-        """Run a program in the only slot; return its execution. What is accepted from now on waits."""
+        """Run a program in the only slot, and return its execution id. Later executions wait for the slot."""
         execution = await self.api.accepted(SLEEP)
         await self.api.until_event(execution, "running")
         return execution

@@ -37,13 +37,13 @@ def data_root() -> str:
 
 
 def has_own_file_system(path: str) -> bool:
-    """Return True if a whole file system is mounted at this path, or above it below the root."""
+    """Return True if the directory is on a whole mounted file system other than that of the root directory."""
     mounts = [line.split()[3:5] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     root, point = max(
         ((root, point) for root, point in mounts if Path(path).is_relative_to(point)),
         key=lambda mount: len(mount[1]),
     )
-    return root == "/" != point
+    return root == "/" and point != "/"
 
 
 def networks() -> set[str]:

@@ -78,7 +78,7 @@ class Receiver:
 
 
 class Listener(socket.socket):
-    """A listening socket that knows its connections, also those in a TLS handshake, of which aiohttp knows nothing."""
+    """A listening socket that records its connections. aiohttp does not know those in a TLS handshake."""
 
     def __init__(self, family: int) -> None:
         super().__init__(family)
@@ -90,7 +90,7 @@ class Listener(socket.socket):
         return connection, address
 
     async def until_ended(self) -> None:
-        """End the connections, and wait until the event loop has closed them."""
+        """Shut the connections down, and wait until the event loop has closed them."""
         for connection in self._accepted:
             with contextlib.suppress(OSError):  # it is closed, or its client has left
                 connection.shutdown(socket.SHUT_RDWR)
