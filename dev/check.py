@@ -185,7 +185,7 @@ _output = threading.Lock()
 
 
 def _run_lane(programs: Programs, environment: dict[str, str], *, shown: bool) -> list[str]:
-    """Run all programs in order, also after a failure. Return the titles of those that failed."""
+    """Run all programs in order, even after a failure. Return the titles of those that failed."""
     return [title for title, argv in programs.items() if not _passes(title, argv, environment, shown=shown)]
 
 

@@ -57,7 +57,7 @@ class Opening:
 
 
 async def close_session(session: AsyncSession) -> None:
-    """Close the session, also if the caller is cancelled. The error of a failure says how to close it later."""
+    """Close the session, even if the caller is cancelled. The error of a failure says how to close it later."""
     try:
         with anyio.CancelScope(shield=True), anyio.fail_after(_CLOSE_SECONDS):
             await close_quietly(session)

@@ -23,7 +23,7 @@ from pyexec.settings_parser import find_errors, read_settings
 
 
 async def run_preflight() -> Sequence[CheckResult]:
-    """Run every check, also after one has failed. Wrong settings are the exception: all other checks need them."""
+    """Run every check, even after one has failed. Wrong settings are the exception: all other checks need them."""
     if errors := find_errors(os.environ):
         return [failed("settings", error, "all other checks were skipped") for error in errors]
     settings = read_settings(os.environ)

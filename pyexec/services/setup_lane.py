@@ -101,7 +101,7 @@ class SetupLane:
         raise QueueTimeout("no setup could begin")
 
     def begins_at_once(self, key: SetupKey, before: Sequence[SetupRequest] = ()) -> bool:
-        """Return True if a setup with this key would not wait, also if the setups `before` came first."""
+        """Return True if a setup with this key would not wait, even if the setups `before` came first."""
         return self.count([*before, (key, "")]).waiting == self.count(before).waiting
 
     def count(self, more: Sequence[SetupRequest] = (), tenant: str | None = None) -> LaneCount:

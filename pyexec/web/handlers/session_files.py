@@ -143,7 +143,7 @@ async def _file_chunks(request: web.Request) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def _closing(chunks: AsyncIterator[bytes]) -> AsyncIterator[None]:
-    """Close a generator at the end, also if it is not exhausted. A session has a limited number of open transfers."""
+    """Close a generator at the end, even if it is not exhausted. A session has a limited number of open transfers."""
     try:
         yield
     finally:
