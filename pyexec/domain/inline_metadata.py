@@ -23,6 +23,7 @@ PREFIX = b"# /// script"
 """Every script with a block contains this."""
 
 _BOM = b"\xef\xbb\xbf"
+# Two expressions, because one with a possessive group for the comment lines does not match correctly in Python 3.11.2.
 _START = re.compile(rb"(?m)^# /// ([a-zA-Z0-9-]+)$")
 _OTHER_LINE = re.compile(rb"(?m)^(?!# |#$)")
 """The beginning of a line that cannot belong to a block."""
@@ -112,8 +113,8 @@ def _script_blocks(source: bytes, *, is_whole: bool = True) -> Iterator[_Block]:
     """Yield the blocks of the type `script`. The closed blocks are exactly those that the regular expression of the
     specification finds.
 
-    That expression takes time with the square of the number of start lines. A block ends at the last end line of its
-    run of comment lines. So after a start line without an end line, no other start line of the run has one."""
+    The time of that expression grows with the square of the number of start lines. A block ends at the last end line
+    of its run of comment lines. So after a start line without an end line, no other start line of the run has one."""
     after = 0
     while start := _START.search(source, after):
         other = _OTHER_LINE.search(source, start.end() + 1)
