@@ -94,9 +94,15 @@ class IndexProxy:
         if "Content-Encoding" not in response.headers:
             passed.content_length = response.content_length
         await passed.prepare(request)
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            await passed.write(chunk)
-        await passed.write_eof()
+        try:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                await passed.write(chunk)
+            await passed.write_eof()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            # The response has begun. An error response would look like the rest of the file.
+            logger.warning("a transfer from the package index broke: %s", error)
+            if request.transport is not None:
+                request.transport.abort()
         return passed
 
     def _rewrite(self, text: bytes) -> bytes:

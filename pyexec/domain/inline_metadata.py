@@ -199,6 +199,8 @@ def _defect(dependency: str) -> str | None:
         return f"it is longer than {LINE_LENGTH_MAX} characters"
     if len(dependency.splitlines()) > 1 or re.search(r"\s#", dependency):
         return "it must be a single requirement without a comment"
+    if dependency.rstrip().endswith("\\"):
+        return "it ends with a backslash, which would join it with the next one"
     try:
         requirement = parse_requirement(dependency.strip())
     except ValueError as error:

@@ -19,8 +19,9 @@ from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.preparation import Preparation
 from pyexec.services.reservation import Reservation
-from pyexec.services.runner import RELEASED_AT_SHUTDOWN, Runner
+from pyexec.services.runner import Runner
 from pyexec.services.setup_lane import SetupLane, setup_key
+from pyexec.services.shutdown import RELEASED_AT_SHUTDOWN
 from pyexec.services.slots import Slots
 
 logger = logging.getLogger(__name__)

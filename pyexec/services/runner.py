@@ -31,6 +31,7 @@ from pyexec.services.run_monitor import (
     program_plan,
     start_and_follow,
 )
+from pyexec.services.shutdown import release_or_end
 from pyexec.services.slots import Slot, Slots
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 REMOVAL_DELAY_SECONDS = 0.05
 """Removing a container occupies the engine's processor for longer than most programs run. The delay leaves the
 processor to the next request of the caller who was just answered."""
-RELEASED_AT_SHUTDOWN = "its replica shuts down"
 NOT_CONFIRMED = "the event log did not confirm the start; the code was not started"
 
 
@@ -219,8 +219,8 @@ class Runner:
                 placement = await place_run()
                 await self.start(run, placement)
                 started = True
-            if not started and self._slots.closed and not run.kill_requested.is_set():
-                await self._completion.release(run, RELEASED_AT_SHUTDOWN)
+            if not started and self._slots.closed:
+                await release_or_end(run, self._completion)
             elif not started:
                 await self._completion.end(run, RunOutcome(reason="killed"))
         except (Conflict, Unavailable) as error:  # from the log or the blob store: it may still start later
@@ -233,7 +233,7 @@ class Runner:
             error_text = "internal server error before the start; see the server log"
             await self._completion.fail(run, FailureType.INTERNAL, error_text)
         except anyio.get_cancelled_exc_class():
-            await self._completion.release(run, RELEASED_AT_SHUTDOWN)
+            await release_or_end(run, self._completion)
             raise
         finally:
             if not started:

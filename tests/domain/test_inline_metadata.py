@@ -161,6 +161,7 @@ def test_the_declared_encoding_decides(encoding: str) -> None:
         (block("dependencies = ['six # why']"), "a single requirement without a comment"),
         (block('dependencies = ["six\\nrich"]'), "a single requirement without a comment"),
         (block('dependencies = ["six\\\\"]'), "dependency"),
+        (block(r"dependencies = ['six @ https://x/six.whl?\', 'rich']"), "ends with a backslash"),
         (block("dependencies = ['']"), "line 2: dependency ''"),
         ("x = 1\n" + block("dependencies = [\n  'six',\n  'a b',\n]"), "line 5: dependency 'a b'"),
         (block("a = 1\ndependencies = ['\"']"), "line 3: dependency '\"'"),

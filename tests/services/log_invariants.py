@@ -19,6 +19,7 @@ from pyexec.domain.events import (
     Terminal,
 )
 from pyexec.domain.execution import Phase, fold
+from pyexec.services.shutdown import ENDED_AT_SHUTDOWN
 from tests.services.containers import Program
 from tests.services.world import World, Written
 
@@ -80,6 +81,11 @@ def _check_end(world: World, execution_id: str, entry: Written, hung_up: frozens
         case Killed():
             asked = execution_id in world.kills_asked or token in hung_up
             assert asked, f"{execution_id} was killed without a kill request"
+        case Failed(error_type=FailureType.LOST, error=error) if error == ENDED_AT_SHUTDOWN:
+            assert before is not None
+            assert not runs, f"{execution_id} has run"
+            assert entry.writer == (before.owner or before.pinned)
+            assert before.payload is None, f"{execution_id} can run on another replica"
         case Failed(error_type=FailureType.LOST):
             assert before is not None
             owner = before.owner or before.pinned

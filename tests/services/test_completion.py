@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pyexec.domain.events import Event, FailureType, Finished
 from pyexec.domain.execution import fold
 from pyexec.domain.outcome import RunOutcome
+from pyexec.domain.output_files import FileLimits
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result, result_of
 from pyexec.errors import Unavailable
@@ -16,6 +18,7 @@ from pyexec.services import completion
 from pyexec.services.active_runs import Run
 from pyexec.services.completion import CompletionWriter
 from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.output_files import OutputFileLimits, OutputFileSpool
 from pyexec.services.output_store import INLINE_BYTES_MAX, load_output
 from tests.events import claimed, kill_requested, new_id, running, submitted
 from tests.services.failing_blobs import FailingBlobs
@@ -91,6 +94,31 @@ async def test_a_completely_lost_stream_is_marked_truncated(log: FlakyLog) -> No
     await writer_of(log, blobs).end(run, RunOutcome(reason="exit"))
     result = await result_in(log, blobs, run)
     assert (result.stderr, result.truncated.stdout, result.truncated.stderr) == ("", True, True)
+
+
+class ClosingSpool(OutputFileSpool):
+    closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+        await super().close()
+
+
+async def test_output_files_leave_the_disk_before_the_end_is_written(log: FlakyLog, tmp_path: Path) -> None:
+    """The event log may be on the same disk."""
+    run = await a_run(log, running())
+    limits = OutputFileLimits(limits=FileLimits(bytes_max=1), spool_dir=tmp_path)
+    spool = run.output_files = ClosingSpool(limits, 0)
+    closed: list[bool] = []
+    write = log.append
+
+    async def append(*args: Any, **options: Any) -> None:
+        closed.append(spool.closed)
+        await write(*args, **options)
+
+    log.append = append  # type: ignore[method-assign]
+    await writer_of(log, FailingBlobs()).end(run, RunOutcome(reason="exit"))
+    assert closed == [True]
 
 
 async def test_small_output_does_not_need_the_blob_store(log: FlakyLog) -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from pyexec.domain.events import Claimed, Finished, Released, Running
+from pyexec.domain.events import Claimed, Failed, FailureType, Finished, Released, Running
 from pyexec.domain.execution import Phase
 from pyexec.errors import ShuttingDown
+from pyexec.services.shutdown import ENDED_AT_SHUTDOWN
 from tests.services.containers import Box
 from tests.services.replica_schedules import Replicas
 from tests.services.replicas import DRAIN_SECONDS, SLOTS, Life
@@ -123,6 +124,24 @@ def test_a_setup_whose_caller_waits_ends_during_the_drain() -> None:
     assert first.ended.is_set()
     assert not first.left_early
     assert [state.phase for state in replicas.world.states.values()] == [Phase.ENDED]
+    replicas.teardown()
+
+
+def test_a_setup_whose_caller_waits_ends_as_lost_at_the_end_of_the_drain() -> None:
+    """The caller gets this result. Without it, the connection would be cut, and the execution would stay open."""
+    replicas = started_replicas()
+    first = replicas.lives[0]
+    replicas.world.engines[first.engine].setup_seconds = LONG_SETUP_SECONDS
+    submit(replicas, first, sync=True, package="package-1")
+    shut_down(replicas, first)
+    replicas.time_passes(DRAIN_SECONDS + 1)
+    assert first.ended.is_set()
+    (log,) = replicas.world.written.values()
+    end = log[-1].event
+    assert isinstance(end, Failed)
+    assert end.error_type is FailureType.LOST
+    assert end.error == ENDED_AT_SHUTDOWN
+    assert not any(isinstance(entry.event, Released) for entry in log)
     replicas.teardown()
 
 

@@ -109,6 +109,25 @@ async def test_the_value_of_the_last_expression_is_returned(api: Api, code: str,
         assert document.get("result") == result
 
 
+@pytest.mark.parametrize("form", ["code", "files"])
+@sampled(
+    "start", ["#!python\n# -*- coding: latin-1 -*-\n", "# coding=cp1252\r\n", "# coding: utf-16\n"], every=2
+)
+async def test_the_text_runs_whatever_encoding_it_declares(api: Api, start: str, form: str) -> None:
+    code = f"{start}'é€'"
+    body = {"code": code} if form == "code" else {"files": [{"name": "a/b.py", "content": code}]}
+    document = (await api.eval({**body, "eval_last_expr": True})).document
+    assert (document.get("result"), document["stderr"]) == ("'é€'", "")
+
+
+async def test_a_script_finds_the_same_names_with_and_without_its_last_expression(api: Api) -> None:
+    code = "print({k: type(v) for k, v in sorted(globals().items())}, __annotations__)"
+    without, with_it = [
+        (await api.eval({"code": code, "eval_last_expr": last})).document for last in (False, True)
+    ]
+    assert with_it["stdout"] == without["stdout"], with_it
+
+
 async def test_an_expression_after_an_exit_is_not_reached(api: Api) -> None:
     document = (await api.eval({"code": "import sys\nsys.exit(3)\n42", "eval_last_expr": True})).document
     assert (document["exit_code"], "result" in document) == (3, False)

@@ -66,6 +66,33 @@ async def to_file(_: web.Request) -> web.Response:
     raise web.HTTPFound("/team/simple/greet/")
 
 
+async def broken_file(request: web.Request) -> web.StreamResponse:
+    """Begin a file, and break the connection."""
+    response = web.StreamResponse()
+    response.content_length = int(request.query["size"]) or None
+    await response.prepare(request)
+    await response.write(b"begun")
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+async def test_a_file_that_the_index_breaks_off_is_a_broken_transfer() -> None:
+    """An error response in its place would look like the rest of the file."""
+    app = web.Application()
+    app.router.add_get("/files/a.whl", broken_file)
+    async with TestServer(app) as index, aiohttp.ClientSession() as session:
+        url = str(index.make_url("/simple"))
+        async with serve_index(f"127.0.0.1:{free_port('127.0.0.1')}", url, None) as proxy:
+            with proxy.grant() as granted:
+                for size in (50, 0):  # 0: the length is unknown
+                    file = f"http://{proxy.address}/files/a.whl?size={size}"
+                    async with session.get(file, headers={"Authorization": auth_of(granted)}) as response:
+                        assert response.status == 200
+                        with pytest.raises(aiohttp.ClientError):
+                            pytest.fail(f"received {await response.read()!r}")
+
+
 async def test_the_proxy_serves_only_the_index_and_only_running_setups() -> None:
     app = web.Application()
     app.router.add_get("/team/simple/greet/", index_page)

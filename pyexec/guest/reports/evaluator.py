@@ -6,6 +6,7 @@ the interpreter has already loaded. Any other import could load a file of the ca
 import _ast as ast
 import os
 import sys
+from _frozen_importlib_external import SourceFileLoader
 
 from pyexec.guest.reports.channel import channel, load, without_own_frames
 
@@ -24,7 +25,12 @@ def main():
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     module = type(sys)("__main__")
     module.__file__ = path
-    module.__builtins__ = __builtins__
+    module.__builtins__ = sys.modules["builtins"]
+    # What else the interpreter sets in the module that it runs. From 3.14 on, it sets no annotations.
+    module.__cached__ = None
+    module.__loader__ = SourceFileLoader("__main__", path)
+    if "__annotations__" in vars(sys.modules["__main__"]):
+        module.__annotations__ = {}
     sys.modules["__main__"] = module
     exec(compile(tree, path, "exec"), module.__dict__)
     if last is not None:

@@ -32,6 +32,12 @@ from pyexec.web.schemas import (
 PYTHON_MINOR_MIN = 8
 FILES_MAX = 1000
 """Maximum number of source files in an eval request."""
+_ENCODING = re.compile(
+    r"\ufeff?(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n?|\n))??"  # perhaps a first line that is blank or a comment
+    r"[ \t\f]*#[^\r\n]*?coding[:=][ \t]*(?!(?i:utf[-_]?8)\b)([-\w.]+)",
+    re.ASCII,
+)
+"""The declaration of an encoding other than UTF-8 in one of the first two lines of a script."""
 _VERSION = re.compile(r"3\.(?P<minor>0|[1-9][0-9]?)", re.ASCII)
 _ERRORS = error_responses(400, 409, 413, 415, 429, 503)
 _RESULT_OR_EVENTS = ["application/json", "text/event-stream"]
@@ -217,8 +223,16 @@ def _build_tar(files: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in files.items():
-            data = content.encode()
+            data = _source_bytes(name, content)
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
+
+
+def _source_bytes(name: str, content: str) -> bytes:
+    """Return the bytes of a file. A script means the text of the request, whatever encoding it declares (PEP 263): the
+    declaration becomes UTF-8, because Python would decode the file with it."""
+    if name.endswith(".py") and (declared := _ENCODING.match(content)):
+        content = f"{content[: declared.start(1)]}utf-8{content[declared.end(1) :]}"
+    return content.encode()
