@@ -72,8 +72,8 @@ FILES = """
     fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
     inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lstat
     mkdir mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev
-    pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile
-    splice stat statfs statx symlink symlinkat tee truncate umask unlink unlinkat utime utimensat utimes
+    pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir
+    stat statfs statx symlink symlinkat tee truncate umask unlink unlinkat utime utimensat utimes
     write writev
 """
 WAITING = """
@@ -81,7 +81,7 @@ WAITING = """
     signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
 """
 SOCKETS = """
-    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
+    accept accept4 bind connect getpeername getsockname listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
     sendto shutdown
 """
 MEMORY = """
@@ -152,6 +152,8 @@ REFUSED_OPTIONS = (
 )
 """Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP. Keys of TCP connections and IPv6
 groups, whose memory the kernel does not count. Flow labels: the machine has 4096, and they outlive a program."""
+TCP_ZEROCOPY_RECEIVE = 35
+"""Maps received pages, which the kernel counts for no container, into the program's memory, without a limit."""
 NETLINK_ROUTE = 0
 PR_SET_SECCOMP = 22
 RLIMIT_CORE = 4
@@ -207,6 +209,19 @@ def _setsockopt() -> CallPolicy:
     return CallPolicy([*refused, *ignored, *allowed], ENOPROTOOPT)
 
 
+def _pages_of_sockets() -> Mapping[str, CallPolicy]:
+    """Refuse what moves pages that a socket has received elsewhere. There, the kernel counts them for no container.
+
+    A socket has no position, so the calls fail anyway if they name one. `splice` moves pages into a pipe, and so does
+    `sendfile` from a socket."""
+    no_positions = [Condition(argument, 0, mask=POINTER) for argument in (1, 3)]
+    return {
+        "getsockopt": deny([equals(1, IPPROTO_TCP), equals(2, TCP_ZEROCOPY_RECEIVE)], action=ENOPROTOOPT),
+        "splice": deny(no_positions, action=EINVAL),
+        "sendfile": deny([Condition(2, 0, mask=POINTER)], action=EINVAL),
+    }
+
+
 def _prctl() -> CallPolicy:
     ignored = Rule([equals(0, PR_SET_DUMPABLE)], NO_EFFECT)
     allowed = [Rule([equals(0, option)], ALLOW) for option in PRCTL_OPTIONS.values()]
@@ -237,6 +252,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     "socket": _socket(),
     "socketpair": allow_only([equals(0, AF_UNIX)], otherwise=EOPNOTSUPP),
     "setsockopt": _setsockopt(),
+    **_pages_of_sockets(),
     "ioctl": deny(*([equals(1, request)] for request in (TIOCSTI, TIOCLINUX, TIOCSETD))),
     "mmap": deny([has_any(3, MAP_HUGETLB)], action=ENOMEM),
     "madvise": deny(
