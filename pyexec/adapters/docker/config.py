@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Self
 
 from attrs import evolve, frozen
@@ -14,6 +15,7 @@ from pyexec.domain.sandbox_limits import (
     NETWORK_TCP_BUFFER_BYTES,
     RESOURCE_LIMITS,
     SETUP_MASKED_PATHS,
+    SETUP_READONLY_PATHS,
     SETUP_RESOURCE_LIMITS,
     TCP_BUFFER_BYTES,
 )
@@ -31,8 +33,6 @@ VOLUME_BYTES_MAX = 64 * MEBIBYTE
 SETUP_FILES_MAX = 4096
 """Maximum number of in-memory files of a setup. Each can have two access control lists of 64 KiB, which no control
 group counts."""
-_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""Docker's defaults."""
 DOCKER_RESOLVER = ("docker",)
 _NO_RESOLVER = "ndots:1x"
 """Docker does not start its resolver if this option is malformed, and writes the addresses of the name servers into
@@ -156,7 +156,7 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
         "MaskedPaths": list(SETUP_MASKED_PATHS),
-        "ReadonlyPaths": [*_READONLY_PATHS, "/dev"],
+        "ReadonlyPaths": _readonly_paths(),
         "Tmpfs": in_memory,
         "Ulimits": [
             *(_ulimit(name, limit) for name, limit in SETUP_RESOURCE_LIMITS.items()),
@@ -193,6 +193,13 @@ def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any])
         "Labels": {**dict.fromkeys(DEPLOYMENT_LABELS, ""), **spec.labels},
         "HostConfig": host,
     }
+
+
+@cache
+def _readonly_paths() -> Sequence[str]:
+    """Return the known paths, and what else the kernel of this machine, which is usually the engine's, has in /proc."""
+    found = [entry for entry in Path("/proc").glob("[!0-9]*") if not entry.is_symlink()]
+    return sorted({*SETUP_READONLY_PATHS, *map(str, found)})
 
 
 _NO_EFFECT, _EMFILE, _EOPNOTSUPP = 0, 24, 95
