@@ -59,6 +59,8 @@ ATTACKS = {
         "socket.socket().setsockopt(132, 0, 1)": errno.ENOPROTOOPT,
         "socket.socket().setsockopt(6, 14, bytes(216))": errno.ENOPROTOOPT,  # TCP_MD5SIG
         "socket.socket().setsockopt(6, 38, bytes(288))": errno.ENOPROTOOPT,  # TCP_AO_ADD_KEY
+        "socket.socket(2, 2).setsockopt(0, 46, bytes(264))": errno.ENOPROTOOPT,  # MCAST_JOIN_SOURCE_GROUP
+        "socket.socket(2, 2).setsockopt(0, 39, bytes(12))": errno.ENOPROTOOPT,  # IP_ADD_SOURCE_MEMBERSHIP
         "socket.socket(10, 2).setsockopt(41, 32, bytes(32))": errno.ENOPROTOOPT,  # IPV6_FLOWLABEL_MGR
         "socket.socket(10, 2).setsockopt(41, 20, bytes(20))": errno.ENOPROTOOPT,  # IPV6_JOIN_GROUP
         "socket.socket(10, 2).setsockopt(41, 42, bytes(136))": errno.ENOPROTOOPT,  # MCAST_JOIN_GROUP
