@@ -88,3 +88,15 @@ SETUP_MASKED_PATHS: Final[Sequence[str]] = (
     "/proc/vmallocinfo",
 )
 """The same for setups, which run as root."""
+
+_KERNEL_FILES = """
+    acpi allocinfo asound bootconfig buddyinfo bus cgroups cmdline config.gz consoles cpuinfo crypto device-tree devices
+    diskstats dma driver dynamic_debug execdomains fb filesystems fs interrupts iomem ioports irq kallsyms kcore
+    key-users keys kmsg kpagecgroup kpagecount kpageflags latency_stats loadavg locks mdstat meminfo misc modules mpt
+    mtrr pagetypeinfo partitions pressure sched_debug schedstat scsi slabinfo softirqs spl stat swaps sys sysrq-trigger
+    sysvipc timer_list timer_stats tty uptime version version_signature vmallocinfo vmcore vmstat xen zoneinfo
+"""
+SETUP_READONLY_PATHS: Final[Sequence[str]] = ("/dev", *(f"/proc/{name}" for name in _KERNEL_FILES.split()))
+"""What a setup may read only. All containers of the machine share owner and mode of the files of the kernel, and root
+owns them: after `chmod 0 /proc/meminfo` in one of them, no other user could read it anywhere. What does not exist is
+ignored."""

@@ -156,6 +156,7 @@ def security_options(settings: Settings) -> SecurityOptions:
         setup_profile=own or docker_profile(for_setup=True),
         replaceable=own is None,
         name_servers=_name_servers(settings),
+        sandbox_uids=settings.sandbox_uids,
     )
 
 

@@ -25,7 +25,13 @@ WIDER = {
     "ioctl", "madvise", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
 }  # fmt: skip
 """Calls that the profile allows with every argument."""
-LARGEST = {"setrlimit": [(0, 15)], "prlimit64": [(1, 15)], "setsockopt": [(2, 127)], "fcntl": [(1, 2047)]}
+LARGEST = {
+    "setrlimit": [(0, 15)],
+    "prlimit64": [(1, 15)],
+    "setsockopt": [(2, 127)],
+    "getsockopt": [(1, 511), (2, 127)],
+    "fcntl": [(1, 2047)],
+}
 """The largest resource or option that the profile allows. The kernel has none above it."""
 SUPERVISOR = 1
 FILTER = 22

@@ -30,6 +30,11 @@ entries = [(1, 7, -1), *((2, 7, user) for user in range(1, 8000)), (4, 7, -1), (
 acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *entry) for entry in entries)
 return_all = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
 program = struct.pack('HP', 1, ctypes.addressof(return_all))
+listener, pipe = socket.create_server(('127.0.0.1', 0)), os.pipe()[1]
+sender = socket.create_connection(listener.getsockname())
+receiver = listener.accept()[0]
+received = receiver.fileno()
+sender.sendall(b'data')
 """
 
 ATTACKS = {
@@ -54,9 +59,18 @@ ATTACKS = {
         "socket.socket().setsockopt(132, 0, 1)": errno.ENOPROTOOPT,
         "socket.socket().setsockopt(6, 14, bytes(216))": errno.ENOPROTOOPT,  # TCP_MD5SIG
         "socket.socket().setsockopt(6, 38, bytes(288))": errno.ENOPROTOOPT,  # TCP_AO_ADD_KEY
+        "socket.socket(2, 2).setsockopt(0, 46, bytes(264))": errno.ENOPROTOOPT,  # MCAST_JOIN_SOURCE_GROUP
+        "socket.socket(2, 2).setsockopt(0, 39, bytes(12))": errno.ENOPROTOOPT,  # IP_ADD_SOURCE_MEMBERSHIP
         "socket.socket(10, 2).setsockopt(41, 32, bytes(32))": errno.ENOPROTOOPT,  # IPV6_FLOWLABEL_MGR
         "socket.socket(10, 2).setsockopt(41, 20, bytes(20))": errno.ENOPROTOOPT,  # IPV6_JOIN_GROUP
         "socket.socket(10, 2).setsockopt(41, 42, bytes(136))": errno.ENOPROTOOPT,  # MCAST_JOIN_GROUP
+    },
+    "pages of sockets": {
+        # The kernel would count these pages for no container: a program held 300 MiB at a limit of 64.
+        "socket.socket().getsockopt(6, 35, 64)": errno.ENOPROTOOPT,  # TCP_ZEROCOPY_RECEIVE
+        "system(275, 76, received, 0, pipe, 0, 1, 0)": errno.EINVAL,  # splice
+        "os.sendfile(pipe, received, None, 1)": errno.EINVAL,
+        "os.sendfile(pipe, received, 0, 1)": errno.ESPIPE,
     },
     "attributes and locks of files": {
         # An access control list of a file in memory takes up to 64 KiB that the kernel counts for no container.
@@ -114,6 +128,7 @@ FROM_OUTSIDE = [
     for kind in (
         "sockets",
         "socket options",
+        "pages of sockets",
         "attributes and locks of files",
         "memory",
         "machine-wide resources",
@@ -145,6 +160,20 @@ except OSError as error:
     print(error.errno, os.statvfs("/dev/shm").f_files)
 """
 
+OWNED_BY_ROOT = """
+import os
+for folder, folders, files in os.walk("/proc"):
+    if folder == "/proc":
+        folders[:] = [name for name in folders if not name.isdigit()]
+    for path in (os.path.join(folder, name) for name in (*folders, *files)):
+        try:
+            if not os.path.islink(path):
+                os.chmod(path, os.stat(path).st_mode & 0o7777)  # as it is
+                print(path)
+        except OSError:
+            pass
+"""
+
 
 async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
     commands = [
@@ -153,6 +182,10 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         "useradd --create-home someone && groupadd some && chown someone:some /opt && mkfifo /opt/pipe",
         "chmod 4755 /opt/succeeded && setpriv --reuid someone --regid some --clear-groups true",
         "python3 -m venv --without-pip /opt/venv && sync",
+        # The kernel counts pipes and descriptors in flight for each user, also those of programs with this id.
+        "! setpriv --reuid 100000 --clear-groups true",
+        # The owner and the mode of these files are the same in all containers and on the machine.
+        f"python3 -c {shlex.quote(OWNED_BY_ROOT)} >> /opt/succeeded",
         # The kernel counts these for the machine's administrator, as whom a setup runs, or for no container.
         f"python3 -c {shlex.quote(OF_THE_MACHINE)} >> /opt/succeeded",
     ]
@@ -203,6 +236,7 @@ os.close(os.memfd_create('name'))
 fcntl.lockf(os.open('/tmp/lock', os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
 shutil.copy2(os.__file__, 'copy.py')
 shutil.copytree('/etc/apt', 'tree')
+os.sendfile(os.pipe()[1], os.open('copy.py', os.O_RDONLY), 0, 100)
 os.closerange(900, 1000)
 sqlite3.connect('data').execute('pragma journal_mode=wal')
 os.sync()

@@ -1,8 +1,10 @@
 """Requests of the Engine API that create containers. All rules that isolate a program are set here."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import product
+from pathlib import Path
 from typing import Any, Self
 
 from attrs import evolve, frozen
@@ -14,6 +16,7 @@ from pyexec.domain.sandbox_limits import (
     NETWORK_TCP_BUFFER_BYTES,
     RESOURCE_LIMITS,
     SETUP_MASKED_PATHS,
+    SETUP_READONLY_PATHS,
     SETUP_RESOURCE_LIMITS,
     TCP_BUFFER_BYTES,
 )
@@ -31,8 +34,6 @@ VOLUME_BYTES_MAX = 64 * MEBIBYTE
 SETUP_FILES_MAX = 4096
 """Maximum number of in-memory files of a setup. Each can have two access control lists of 64 KiB, which no control
 group counts."""
-_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-"""Docker's defaults."""
 DOCKER_RESOLVER = ("docker",)
 _NO_RESOLVER = "ndots:1x"
 """Docker does not start its resolver if this option is malformed, and writes the addresses of the name servers into
@@ -52,6 +53,8 @@ class SecurityOptions:
     setup_profile: str | None = None
     replaceable: bool = False
     name_servers: Sequence[str] = ()
+    sandbox_uids: range = range(0)
+    """The user ids of programs, which no process of a setup may take."""
 
     def on_engine(self, architecture: str, *, has_seccomp: bool) -> Self:
         """Return the options for an engine: without replaceable profiles if it cannot apply them."""
@@ -156,7 +159,7 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
         "MaskedPaths": list(SETUP_MASKED_PATHS),
-        "ReadonlyPaths": [*_READONLY_PATHS, "/dev"],
+        "ReadonlyPaths": _readonly_paths(),
         "Tmpfs": in_memory,
         "Ulimits": [
             *(_ulimit(name, limit) for name, limit in SETUP_RESOURCE_LIMITS.items()),
@@ -164,7 +167,7 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
         ],
         "Sysctls": _tcp_settings(NETWORK_TCP_BUFFER_BYTES),
     }
-    security.apply(host, setup_profile(security.setup_profile))
+    security.apply(host, setup_profile(security.setup_profile, security.sandbox_uids))
     return _container(spec, "0:0", host)
 
 
@@ -195,6 +198,13 @@ def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any])
     }
 
 
+@cache
+def _readonly_paths() -> Sequence[str]:
+    """Return the known paths, and what else the kernel of this machine, which is usually the engine's, has in /proc."""
+    found = [entry for entry in Path("/proc").glob("[!0-9]*") if not entry.is_symlink()]
+    return sorted({*SETUP_READONLY_PATHS, *map(str, found)})
+
+
 _NO_EFFECT, _EMFILE, _EOPNOTSUPP = 0, 24, 95
 """Error numbers of Linux. With 0, the call returns 0, and the kernel does nothing."""
 _RULES = (
@@ -205,21 +215,46 @@ _RULES = (
 )
 
 
+_UID_ARGUMENTS = {"setuid": 1, "setfsuid": 1, "setreuid": 2, "setresuid": 3}
+"""The calls that change user ids, with the number of their arguments. All are ids."""
+_NOBODY, _ALL_BITS = 65534, 0xFFFFFFFF
+
+
 @cache
-def setup_profile(profile: str | None) -> str | None:
-    """Return a profile, as JSON, without allocation of space that is not written, changes of priorities, and inotify.
+def setup_profile(profile: str | None, sandbox_uids: range = range(0)) -> str | None:
+    """Return a profile, as JSON, without allocation of space that is not written, changes of priorities, inotify, and
+    the user ids of sandboxes.
 
     None is Docker's default profile, whose text is unknown, so it stays. Reasons: docs/design/environments.md."""
     if profile is None:
         return None
     document = json.loads(profile)
-    changed = {name for names, _ in _RULES for name in names}
-    kept = [_without_calls(rule, changed) for rule in document.get("syscalls") or ()]
-    added = [
+    added: list[dict[str, Any]] = [
         {"names": list(names), "action": "SCMP_ACT_ERRNO", "errnoRet": number} for names, number in _RULES
     ]
+    if len(sandbox_uids) > 1:  # sandboxes share a single id anyway
+        added += _uid_rules(sandbox_uids)
+    changed = {name for rule in added for name in rule["names"]}
+    kept = [_without_calls(rule, changed) for rule in document.get("syscalls") or ()]
     rules = [rule for rule in kept if rule["names"]]
     return json.dumps({**document, "syscalls": [*rules, *added]})
+
+
+def _uid_rules(refused: range) -> Iterator[dict[str, Any]]:
+    """Allow changes to ids below those of sandboxes, to that of `nobody`, and to -1, which changes nothing.
+
+    "Below" is below a power of two: with SCMP_CMP_LT, libseccomp needs minutes to compile these rules."""
+    end = 1 << refused[0].bit_length() - 1
+    allowed = [(_ALL_BITS & ~(end - 1), 0), (_ALL_BITS, _ALL_BITS)]
+    if end <= _NOBODY and _NOBODY not in refused:
+        allowed.append((_ALL_BITS, _NOBODY))
+    for call, count in _UID_ARGUMENTS.items():
+        for choice in product(allowed, repeat=count):
+            arguments = [
+                {"index": index, "op": "SCMP_CMP_MASKED_EQ", "value": mask, "valueTwo": value}
+                for index, (mask, value) in enumerate(choice)
+            ]
+            yield {"names": [call], "action": "SCMP_ACT_ALLOW", "args": arguments}
 
 
 def _without_calls(rule: dict[str, Any], names: set[str]) -> dict[str, Any]:

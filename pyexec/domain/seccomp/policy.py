@@ -72,8 +72,8 @@ FILES = """
     fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
     inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lstat
     mkdir mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64 pwritev
-    pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile
-    splice stat statfs statx symlink symlinkat tee truncate umask unlink unlinkat utime utimensat utimes
+    pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir
+    stat statfs statx symlink symlinkat tee truncate umask unlink unlinkat utime utimensat utimes
     write writev
 """
 WAITING = """
@@ -81,7 +81,7 @@ WAITING = """
     signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
 """
 SOCKETS = """
-    accept accept4 bind connect getpeername getsockname getsockopt listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
+    accept accept4 bind connect getpeername getsockname listen recvfrom recvmmsg recvmsg sendmmsg sendmsg
     sendto shutdown
 """
 MEMORY = """
@@ -138,6 +138,8 @@ BUFFER_SIZES = (7, 8)
 """SO_SNDBUF and SO_RCVBUF. The supervisor has to know how much memory a socket can hold (guest/sockets.py)."""
 TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO, UDP_ENCAP = 14, 31, 32, (38, 39, 40, 41), 100
 IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, MCAST_JOINS = 20, 27, 32, (42, 46, 48)
+GROUP_SOURCES = (38, 39, 41, 43, 46, 48)
+"""IP_BLOCK_SOURCE, IP_ADD_SOURCE_MEMBERSHIP, IP_MSFILTER, and those of both versions that begin with MCAST."""
 REFUSED_OPTIONS = (
     (SOL_SOCKET, SO_ATTACH_FILTER),
     (SOL_SOCKET, SO_ATTACH_BPF),
@@ -145,13 +147,17 @@ REFUSED_OPTIONS = (
     (SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF),
     *((IPPROTO_TCP, option) for option in (TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, *TCP_AO)),
     (IPPROTO_UDP, UDP_ENCAP),
+    *((IPPROTO_IP, option) for option in GROUP_SOURCES),
     *(
         (IPPROTO_IPV6, option)
         for option in (IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, *MCAST_JOINS)
     ),
 )
-"""Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP. Keys of TCP connections and IPv6
-groups, whose memory the kernel does not count. Flow labels: the machine has 4096, and they outlive a program."""
+"""Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP. Keys of TCP connections, IPv6
+groups and sources of IPv4 groups, whose memory the kernel does not count. Flow labels: the machine has 4096, and they
+outlive a program."""
+TCP_ZEROCOPY_RECEIVE = 35
+"""Maps received pages, which the kernel counts for no container, into the program's memory, without a limit."""
 NETLINK_ROUTE = 0
 PR_SET_SECCOMP = 22
 RLIMIT_CORE = 4
@@ -207,6 +213,19 @@ def _setsockopt() -> CallPolicy:
     return CallPolicy([*refused, *ignored, *allowed], ENOPROTOOPT)
 
 
+def _pages_of_sockets() -> Mapping[str, CallPolicy]:
+    """Refuse what moves pages that a socket has received elsewhere. There, the kernel counts them for no container.
+
+    A socket has no position, so the calls fail anyway if they name one. `splice` moves pages into a pipe, and so does
+    `sendfile` from a socket."""
+    no_positions = [Condition(argument, 0, mask=POINTER) for argument in (1, 3)]
+    return {
+        "getsockopt": deny([equals(1, IPPROTO_TCP), equals(2, TCP_ZEROCOPY_RECEIVE)], action=ENOPROTOOPT),
+        "splice": deny(no_positions, action=EINVAL),
+        "sendfile": deny([Condition(2, 0, mask=POINTER)], action=EINVAL),
+    }
+
+
 def _prctl() -> CallPolicy:
     ignored = Rule([equals(0, PR_SET_DUMPABLE)], NO_EFFECT)
     allowed = [Rule([equals(0, option)], ALLOW) for option in PRCTL_OPTIONS.values()]
@@ -237,6 +256,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     "socket": _socket(),
     "socketpair": allow_only([equals(0, AF_UNIX)], otherwise=EOPNOTSUPP),
     "setsockopt": _setsockopt(),
+    **_pages_of_sockets(),
     "ioctl": deny(*([equals(1, request)] for request in (TIOCSTI, TIOCLINUX, TIOCSETD))),
     "mmap": deny([has_any(3, MAP_HUGETLB)], action=ENOMEM),
     "madvise": deny(

@@ -31,8 +31,9 @@ _UNKNOWN_CALLS = """
 """
 _UNKNOWN: Final = frozenset(_UNKNOWN_CALLS.split())
 """Calls that fail with ENOSYS. Other calls that the policy does not name fail with EPERM, Docker's default."""
-_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX = 128, 16, 2048
-"""Socket options, resource limits and commands of `fcntl` have smaller numbers. Larger ones are refused."""
+_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX, _LEVELS_MAX = 128, 16, 2048, 512
+"""Socket options, resource limits, commands of `fcntl` and levels of socket options have smaller numbers. Larger ones
+are refused."""
 _ARCHITECTURES = (("SCMP_ARCH_X86_64", ("SCMP_ARCH_X32",)), ("SCMP_ARCH_AARCH64", ()))
 """Without their 32-bit forms: there, `socketcall` passes the arguments of `socket` in memory, which no filter reads."""
 
@@ -81,6 +82,7 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
         yield "fcntl", policy.EINVAL, _arguments([equals(1, command)])
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
     yield from _socket_options()
+    yield from _pages_of_sockets()
     yield from _limits()
     yield from ((call, policy.NO_EFFECT, ()) for call in policy.FLUSHES)
     yield from ((call, ALLOW if for_setup else policy.EOPNOTSUPP, ()) for call in policy.ATTRIBUTES)
@@ -94,6 +96,21 @@ def _socket_options() -> Iterator[tuple[str, Action, Arguments]]:
             yield "setsockopt", ALLOW, [*_arguments([equals(1, level)]), block]
     for level, option in ignored:
         yield "setsockopt", policy.NO_EFFECT, _arguments([equals(1, level), equals(2, option)])
+
+
+def _pages_of_sockets() -> Iterator[tuple[str, Action, Arguments]]:
+    """Allow `getsockopt` except for pages, and calls that move data only with a position, which no socket has."""
+    for level in _blocks(1, 0, _LEVELS_MAX, {policy.IPPROTO_TCP}):
+        yield "getsockopt", ALLOW, [level, *_blocks(2, 0, _OPTIONS_MAX, set())]
+    tcp, pages = equals(1, policy.IPPROTO_TCP), equals(2, policy.TCP_ZEROCOPY_RECEIVE)
+    for block in _blocks(2, 0, _OPTIONS_MAX, {policy.TCP_ZEROCOPY_RECEIVE}):
+        yield "getsockopt", ALLOW, [*_arguments([tcp]), block]
+    yield "getsockopt", policy.ENOPROTOOPT, _arguments([tcp, pages])
+    yield "sendfile", ALLOW, [_differs(2, 0)]
+    yield "sendfile", policy.EINVAL, [_masked(2, policy.POINTER, 0)]
+    yield "splice", ALLOW, [_differs(1, 0)]
+    yield "splice", ALLOW, [_masked(1, policy.POINTER, 0), _differs(3, 0)]
+    yield "splice", policy.EINVAL, [_masked(argument, policy.POINTER, 0) for argument in (1, 3)]
 
 
 def _limits() -> Iterator[tuple[str, Action, Arguments]]:
