@@ -138,13 +138,9 @@ class CompletionWriter:
             run.output_log.relabel_setup()
             stored = await self._stored_output(run, failures, _StoreDeadline())
             if stored is not None:
+                output = stored[0]
                 failed = Failed(
-                    at=now(),
-                    nonce=nonce(),
-                    error_type=kind,
-                    error=error,
-                    exit_code=exit_code,
-                    output=stored[0],
+                    at=now(), nonce=nonce(), error_type=kind, error=error, exit_code=exit_code, output=output
                 )
                 await self._write(run, failed, failures)
 
@@ -184,8 +180,7 @@ class CompletionWriter:
     async def _stored_files(
         self, run: Run, failures: FailureLog, deadline: _StoreDeadline
     ) -> OutputFiles | None:
-        spool = run.output_files
-        if spool is None:
+        if (spool := run.output_files) is None:
             return None
         store = partial(spool.store, self.blobs, files_blob(run.id))
         missing = missing_files(len(run.execution.spec.output_files))
@@ -194,6 +189,8 @@ class CompletionWriter:
         except TooLarge as error:
             logger.warning("output files of %s dropped: %s", run.id, error)
             return missing
+        finally:
+            await spool.close()  # the end may need its disk space
 
     async def _stored(
         self,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -54,7 +55,7 @@ class OutputFileSpool:
                 await self._receive(sandbox)
         except (SandboxBroken, OSError) as error:
             logger.warning("output files of %s dropped: %s", execution_id, error)
-            self._check, self._report = FileCheck(self._limits.limits), missing_files(self._patterns)
+            await self.close()
 
     async def _receive(self, sandbox: Sandbox) -> None:
         frames = sandbox.frames()
@@ -111,5 +112,10 @@ class OutputFileSpool:
             yield data
 
     async def close(self) -> None:
-        """Free the space on disk."""
-        await self._spool.aclose()
+        """Drop the files, and free the space on disk.
+
+        On a full disk, closing the file fails, because it writes the rest of a buffer first. It is closed all the
+        same."""
+        self._check, self._report = FileCheck(self._limits.limits), missing_files(self._patterns)
+        with suppress(OSError):
+            await self._spool.aclose()
