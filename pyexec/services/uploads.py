@@ -1,8 +1,8 @@
 """Uploads: the request to run something, and its archive, which is checked and hashed as it streams in."""
 
 import hashlib
-from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -167,11 +167,23 @@ class CheckedArchive:
                 # A small piece at a time, so that many members in one chunk do not delay other requests.
                 if at:
                     await anyio.lowlevel.checkpoint()
-                self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
+                with self._error_field():
+                    self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
             if self._digest is not None:
                 self._digest.update(chunk)
             yield chunk
-        self._check.finish()
+        with self._error_field():
+            self._check.finish()
+
+    @contextmanager
+    def _error_field(self) -> Iterator[None]:
+        """Let an error name the field of the request that the archive was made of."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.field == "tar":
+                error.field = self._upload.code_field
+            raise
 
 
 def _characters(metadata: Metadata) -> int:

@@ -179,8 +179,8 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
 
 def reject_content_encoding(request: web.Request) -> None:
     """Raise 415 for a compressed body."""
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
+    encoding = request.headers.get("Content-Encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
         raise web.HTTPUnsupportedMediaType(
             text=f"Content-Encoding {shorten(encoding)} is not supported; send the body uncompressed"
         )
