@@ -152,7 +152,7 @@ def _read_requirements_in_tar(path: Path) -> str | None:
                     found = header  # a later member replaces an earlier one
             file = archive.extractfile(found) if found else None
             return _decode_requirements(file.read()) if file else None
-    except tarfile.TarError:
+    except (tarfile.TarError, ArithmeticError, LookupError, ValueError):  # tarfile raises all of them
         return None  # the server reports what is wrong with the archive
 
 

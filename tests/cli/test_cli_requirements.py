@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import tarfile
 
 import pytest
 
@@ -87,6 +88,18 @@ def test_the_last_requirements_of_a_tar_count(lone_program):
     with canned(answer) as url:
         lone_program.run("project.tar", "--server", url)
     assert b'"requirements_txt":"new\\n"' in sent[0].replace(b" ", b"")
+
+
+def test_a_damaged_tar_is_left_to_the_server(lone_program):
+    def answer(request: Request) -> None:
+        request.body()
+        request.say("application/json", b'{"error": "enough", "code": "invalid_request"}', 400)
+
+    header = member("x", "22 GNU.sparse.map=a,b\n", kind=tarfile.XHDTYPE)
+    lone_program.file("project.tar", member("main.py", "1") + header + member("y") + END)
+    with canned(answer) as url:
+        ended = lone_program.run("project.tar", "--server", url)
+    assert (ended.returncode, b"by the server: enough" in ended.stderr) == (2, True)
 
 
 def test_eval_refuses_flags_that_contradict_each_other(lone_program):
