@@ -146,13 +146,14 @@ def _read_requirements(path: Path) -> str | None:
 def _read_requirements_in_tar(path: Path) -> str | None:
     try:
         with tarfile.open(path, "r:") as archive:
+            found = None
             for header in archive:
                 if header.isfile() and os.path.normpath(header.name) == _REQUIREMENTS:
-                    file = archive.extractfile(header)
-                    return _decode_requirements(file.read()) if file else None
-    except tarfile.TarError:
+                    found = header  # a later member replaces an earlier one
+            file = archive.extractfile(found) if found else None
+            return _decode_requirements(file.read()) if file else None
+    except (tarfile.TarError, ArithmeticError, LookupError, ValueError):  # tarfile raises all of them
         return None  # the server reports what is wrong with the archive
-    return None
 
 
 def _decode_requirements(content: bytes) -> str | None:

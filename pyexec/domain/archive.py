@@ -83,8 +83,8 @@ class ArchiveCheck:
         for member in self._parser.feed(chunk):
             self._check_member(member)
 
-    def finish(self) -> str:
-        """Check that the archive is complete; return the entrypoint as a normalized path inside the archive."""
+    def check_complete(self) -> None:
+        """Check that the archive has arrived to its end. Call it after the last chunk."""
         if self._parser.empty:
             raise InvalidRequest("the archive is empty; send an uncompressed tar", field="tar")
         if not self._parser.ended:
@@ -92,6 +92,10 @@ class ArchiveCheck:
                 "the upload is not a tar archive or is cut short: its end-of-archive blocks are missing",
                 field="tar",
             )
+
+    def finish(self) -> str:
+        """Check that the archive is complete; return the entrypoint as a normalized path inside the archive."""
+        self.check_complete()
         if self.members == 0:
             raise InvalidRequest("the archive contains no files", field="tar")
         if self.entrypoint is not None:

@@ -15,7 +15,10 @@ DISPLAYS_MAX = 1000
 MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
 JSON_VALUES_MAX = 500_000
-"""Maximum number of commas in a JSON value. More values would occupy the event loop for too long."""
+"""Maximum number of commas and brackets in a JSON value. More values would occupy the event loop for too long."""
+JSON_DEPTH_MAX = 100
+"""Maximum number of lists and objects in each other. Libraries that encode or parse a result have a limit, too; the
+lowest that is known is 200 (that of pydantic, in MCP clients)."""
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
@@ -74,12 +77,29 @@ def text_value(mime: str, value: bytes) -> str:
 
 def json_value(value: bytes) -> Any:
     """Parse JSON; raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values."""
-    if value.count(b",") >= JSON_VALUES_MAX:
+    brackets = value.count(b"[") + value.count(b"{")
+    if brackets + value.count(b",") >= JSON_VALUES_MAX:
         raise ValueError(f"the value has more than {JSON_VALUES_MAX} values")
     try:
-        return json.loads(value, parse_constant=_reject_constant)
+        document = json.loads(value, parse_constant=_reject_constant)
     except RecursionError as error:
         raise ValueError("the value is nested too deeply") from error
+    if brackets > JSON_DEPTH_MAX:
+        _check_depth(document)
+    return document
+
+
+def _check_depth(document: Any) -> None:
+    """Raise `ValueError` for a document that is nested too deeply."""
+    level = [document]
+    for _ in range(JSON_DEPTH_MAX + 1):
+        containers = [value for value in level if isinstance(value, dict | list)]
+        if not containers:
+            return
+        level = [
+            each for value in containers for each in (value.values() if isinstance(value, dict) else value)
+        ]
+    raise ValueError(f"the value is nested more than {JSON_DEPTH_MAX} levels deep")
 
 
 def _reject_constant(name: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,13 @@ from pyexec.mcp.executor import Document
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
 _BINARY = "application/octet-stream"
+_SIGNATURES = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+}
+"""How the files of each of `IMAGE_TYPES` begin."""
 
 
 def execution_uri(execution_id: str, *parts: str) -> str:
@@ -114,7 +122,9 @@ def _display(data: Mapping[str, Any], result: str | None) -> ContentBlock | None
     """Return the richest form of a display that a model can read. None if it only repeats the result."""
     for kind in IMAGE_TYPES:
         if kind in data:
-            return ImageContent(data="".join(data[kind].split()), mime_type=kind)
+            encoded = "".join(data[kind].split())
+            if _is_image(kind, base64.b64decode(encoded[:32])):
+                return ImageContent(data=encoded, mime_type=kind)
     for kind in (*TEXT_TYPES, *data):
         if kind in data:
             text = data[kind] if isinstance(data[kind], str) else json.dumps(data[kind])
@@ -122,10 +132,17 @@ def _display(data: Mapping[str, Any], result: str | None) -> ContentBlock | None
     return None
 
 
+def _is_image(kind: str, content: bytes) -> bool:
+    """Return True if the content begins as an image of this type.
+
+    A model's service rejects the whole conversation if it contains an image that is none."""
+    return _SIGNATURES[kind].match(content) is not None
+
+
 def file_content(uri: str, path: str, content: bytes) -> ContentBlock:
     """Return an output file: an image, a text, or bytes."""
     kind = _type_of(path)
-    if kind in IMAGE_TYPES:
+    if kind in IMAGE_TYPES and _is_image(kind, content):
         return ImageContent(data=base64.b64encode(content).decode(), mime_type=kind)
     contents = resource_contents(uri, path, content)
     if isinstance(contents, TextResourceContents):

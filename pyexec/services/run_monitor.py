@@ -80,7 +80,7 @@ async def monitor(
 
     async with anyio.create_task_group() as watchers:
         try:
-            with run.followed(partial(watch, partial(_kill, run, sandbox), "kill")):
+            with run.followed(partial(watch, partial(_kill, run.id, sandbox), "kill")):
                 with anyio.CancelScope() as scope:
                     deadline = partial(_cancel_at_deadline, grace, sandbox, scope)
                     with call_after(spec.limits.timeout_seconds, partial(watch, deadline, "deadline of")):
@@ -207,11 +207,13 @@ async def _broken_reason(run: Run, sandbox: Sandbox) -> str:
     return "lost" if sandbox.engine_was_unreachable else "broken"
 
 
-async def _kill(run: Run, sandbox: Sandbox) -> None:
+async def _kill(execution_id: str, sandbox: Sandbox) -> None:
     with anyio.move_on_after(KILL_REPORT_SECONDS):
         if await sandbox.request_kill():
             await anyio.sleep_forever()  # the supervisor's report cancels this task
-    await retry(sandbox.kill, FailureLog(logger, f"killing {run.id}"), errors=(EngineError, Unavailable))
+    await retry(
+        sandbox.kill, FailureLog(logger, f"killing {execution_id}"), errors=(EngineError, Unavailable)
+    )
 
 
 async def _wait_for_cpu_seconds(sandbox: Sandbox, seconds: float) -> None:

@@ -1,8 +1,9 @@
 """Uploads: the request to run something, and its archive, which is checked and hashed as it streams in."""
 
 import hashlib
-from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack
+import logging
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from pyexec.errors import (
     ImageUnavailable,
     InvalidRequest,
     KeyTaken,
+    NotWritten,
     QueueTimeout,
     SandboxRefused,
     TooLarge,
@@ -36,6 +38,8 @@ from pyexec.ports import IdempotencyKey
 from pyexec.services.active_runs import Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.idempotency import check_same_request, fingerprint, key_hash
+
+logger = logging.getLogger(__name__)
 
 SPOOL_CHUNK_BYTES = 256 * 1024
 CHECK_BYTES = 32 * 1024
@@ -167,11 +171,23 @@ class CheckedArchive:
                 # A small piece at a time, so that many members in one chunk do not delay other requests.
                 if at:
                     await anyio.lowlevel.checkpoint()
-                self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
+                with self._error_field():
+                    self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
             if self._digest is not None:
                 self._digest.update(chunk)
             yield chunk
-        self._check.finish()
+        with self._error_field():
+            self._check.finish()
+
+    @contextmanager
+    def _error_field(self) -> Iterator[None]:
+        """Let an error name the field of the request that the archive was made of."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.field == "tar":
+                error.field = self._upload.code_field
+            raise
 
 
 def _characters(metadata: Metadata) -> int:
@@ -232,11 +248,18 @@ class Spool:
 
     @classmethod
     async def fill(cls, folder: Path, chunks: AsyncIterator[bytes]) -> Self:
-        """Write all `chunks` to a new file in `folder`. If that raises, nothing is left on disk."""
+        """Write all `chunks` to a new file in `folder`. If that raises, nothing is left on disk.
+
+        Raises `NotWritten` if the disk is full or fails. The file has no buffer, whose flush at the end would fail
+        again."""
         async with AsyncExitStack() as stack:
-            file = await stack.enter_async_context(anyio.TemporaryFile(dir=str(folder)))
+            with _disk_errors(folder):
+                file = await stack.enter_async_context(anyio.TemporaryFile(buffering=0, dir=str(folder)))
             async for chunk in chunks:
-                await file.write(chunk)
+                rest = memoryview(chunk)
+                with _disk_errors(folder):
+                    while rest:
+                        rest = rest[await file.write(rest) :]
             return cls(file, stack.pop_all())
         raise AssertionError("the stack suppresses no exception")
 
@@ -249,6 +272,16 @@ class Spool:
     async def close(self) -> None:
         """Free the space."""
         await self._stack.aclose()
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Let the caller know that the server has no room for the upload."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("an upload cannot be stored in %s: %s", folder, error)
+        raise NotWritten(f"the server cannot store the upload: {error.strerror}") from error
 
 
 def archive_error(error: SandboxRefused, limits: Limits) -> InvalidRequest:

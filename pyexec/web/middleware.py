@@ -3,6 +3,7 @@
 import logging
 from http import HTTPStatus
 from time import perf_counter
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,6 +22,7 @@ from pyexec.web.counted_response import CountedResponse
 from pyexec.web.error_responses import json_error
 from pyexec.web.handlers.documentation import PAGES
 
+E = TypeVar("E", bound=BaseException)
 access_logger = logging.getLogger("pyexec.web.access")
 """Operators filter by this name, so it does not depend on the name of this module."""
 
@@ -57,13 +59,29 @@ async def run_in_task(request: web.Request, handler: Handler) -> web.StreamRespo
         try:
             responses.append(await handler(request))
         except Exception as error:  # noqa: BLE001  raised below, outside of the task group's exception group
-            errors.append(error)
+            errors.append(forget_frames(error) if isinstance(error, ConnectionError) else error)
+        except anyio.get_cancelled_exc_class() as cancelled:
+            forget_frames(cancelled)
+            raise
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(handle, name=f"{request.method} {request.path}")
     if errors:
         raise errors.pop()
     return responses.pop()
+
+
+def forget_frames(error: E) -> E:
+    """Drop the tracebacks of an error and of its causes, which nothing reads any more.
+
+    The frames of a handler hold the output that it was sending, up to 18 MiB. aiohttp and anyio keep the error of a
+    lost connection, or a cancellation, in a variable of one of its own frames. This cycle would keep the output until a
+    garbage collection, which is rare."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 @web.middleware

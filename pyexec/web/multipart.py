@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from attrs import fields, frozen
 
 from pyexec.errors import InvalidRequest, TooLarge, quote, shorten
+from pyexec.services.uploads import Spool
 from pyexec.web.context import WebLimits, get_context
 from pyexec.web.schemas import Parts, parse_document
 
@@ -55,14 +56,15 @@ async def read_upload(request: web.Request, cls: type[T]) -> AsyncIterator[Body[
             raise InvalidRequest("the request has no part named tar", field="tar")
         yield Body(metadata, reader.last_part(second))
         return
-    async with anyio.TemporaryFile(dir=str(context.spool_dir)) as spool:
-        async for chunk in reader.chunks(first):
-            await spool.write(chunk)
+    spool = await Spool.fill(context.spool_dir, reader.chunks(first))
+    try:
         second = await reader.next()
         metadata = await _parse_metadata(b"" if second is None else await reader.text(second), cls)
         await reader.expect_end()
-        await spool.seek(0)
         yield Body(metadata, _read_spool(spool))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await spool.close()
 
 
 class _PartReader:
@@ -179,8 +181,8 @@ async def body_chunks(request: web.Request) -> AsyncIterator[bytes]:
 
 def reject_content_encoding(request: web.Request) -> None:
     """Raise 415 for a compressed body."""
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
+    encoding = request.headers.get("Content-Encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
         raise web.HTTPUnsupportedMediaType(
             text=f"Content-Encoding {shorten(encoding)} is not supported; send the body uncompressed"
         )
@@ -192,8 +194,8 @@ async def _parse_metadata(text: bytes, cls: type[T]) -> T:
     return await parse_document(text, cls, what="metadata")
 
 
-async def _read_spool(spool: Any) -> AsyncIterator[bytes]:
+async def _read_spool(spool: Spool) -> AsyncIterator[bytes]:
     """Yield the archive, then free the space: the request goes on until the program has ended."""
-    while chunk := await spool.read(CHUNK_BYTES):
+    async for chunk in spool.read():
         yield chunk
-    await spool.aclose()
+    await spool.close()

@@ -66,7 +66,7 @@ async def send_events(
                     if isinstance(batch[-1], EndItem):
                         mark_complete(request, response)
         except (ConnectionError, ExecutorError) as error:
-            failure = error
+            failure = error.with_traceback(None)  # its frames hold the output
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -2,9 +2,11 @@
 
 import codecs
 import json
+import tarfile
 
 import pytest
 
+from tests.support.archives import END, member
 from tests.support.canned import Request, canned
 
 TEXT = "six==1.16.0  # grüße 🐍\nidna\n"
@@ -71,6 +73,33 @@ def test_inline_requirements_are_turned_off_by_the_flag(lone_program, command, f
     (body,) = sent
     assert (b'"inline_requirements":false' in body.replace(b" ", b"")) == bool(flag)
     assert (b"requirements_txt" in body) == (command[0] == "submit" and not flag)
+
+
+def test_the_last_requirements_of_a_tar_count(lone_program):
+    """The server unpacks an archive in the same way, as `tar -r` makes it."""
+    sent = []
+
+    def answer(request: Request) -> None:
+        sent.append(request.body()[0])
+        request.say("application/json", b'{"error": "enough", "code": "invalid_request"}', 400)
+
+    texts = [("main.py", "1"), ("requirements.txt", "old\n"), ("./requirements.txt", "new\n"), ("data", "")]
+    lone_program.file("project.tar", b"".join(member(*each) for each in texts) + END)
+    with canned(answer) as url:
+        lone_program.run("project.tar", "--server", url)
+    assert b'"requirements_txt":"new\\n"' in sent[0].replace(b" ", b"")
+
+
+def test_a_damaged_tar_is_left_to_the_server(lone_program):
+    def answer(request: Request) -> None:
+        request.body()
+        request.say("application/json", b'{"error": "enough", "code": "invalid_request"}', 400)
+
+    header = member("x", "22 GNU.sparse.map=a,b\n", kind=tarfile.XHDTYPE)
+    lone_program.file("project.tar", member("main.py", "1") + header + member("y") + END)
+    with canned(answer) as url:
+        ended = lone_program.run("project.tar", "--server", url)
+    assert (ended.returncode, b"by the server: enough" in ended.stderr) == (2, True)
 
 
 def test_eval_refuses_flags_that_contradict_each_other(lone_program):

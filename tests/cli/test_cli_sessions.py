@@ -96,6 +96,14 @@ else:
     assert ended.returncode == 0
 
 
+def test_lines_of_a_pipe_may_end_as_on_windows(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    before = len(fake[1].requests)
+    ended = cli.run("repl", "-q", stdin=b"match 1:\r\n  case 1:\r\n    x = 2\r\n\r\nx + \\\r\n1\r\n")
+    codes = [request["code"].rstrip("\n") for request in fake[1].requests[before:] if "code" in request]
+    assert codes == ["match 1:\n  case 1:\n    x = 2", "x + \\\n1"]
+    assert (ended.returncode, ended.stdout) == (0, b"3\n")
+
+
 @pytest.mark.parametrize(
     ("statement", "code", "message"),
     [("1 / 0", 1, b"ZeroDivisionError"), ("die", 124, b"timeout"), ("leave 3", 3, b"")],

@@ -63,9 +63,12 @@ async def test_the_embedded_log_keeps_sessions_over_a_restart(tmp_path: Path) ->
     session, events = new_session_id(), [opened(), placed()]
     async with embedded(tmp_path) as log:
         await log.append(session, 0, events)
+        before = (await log.all()).version
     async with embedded(tmp_path) as log:
         assert list(await log.read(session)) == events
         assert dict((await log.all()).lengths) == {session: 2}
+        await log.append(session, 2, [closed()])
+        assert (await log.all()).version > before  # a client that has that list gets the new one
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])

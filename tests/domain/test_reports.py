@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.displays import Display, decode_display, is_mime_type
+from pyexec.codec import to_json
+from pyexec.domain.displays import JSON_DEPTH_MAX, Display, decode_display, is_mime_type
 from pyexec.errors import SandboxBroken
 from pyexec.guest.reports import channel
 from pyexec.guest.reports.channel import (
@@ -193,8 +194,23 @@ def test_a_record_has_a_bounded_number_of_fields() -> None:
     assert reader.crash is None
 
 
-def test_a_json_value_has_a_bounded_number_of_values() -> None:
-    assert shown(field(JSON, "application/json", b"[" + b"[]," * 500_000 + b"[]]"), limit=8 << 20) == (
-        [],
-        True,
+MANY = [b"[" + b"[]," * 500_000 + b"[]]", b"[" + b",".join([50 * b"[" + 50 * b"]"] * 10_000) + b"]"]
+
+
+@pytest.mark.parametrize("value", MANY, ids=["wide", "deep"])
+def test_a_json_value_has_a_bounded_number_of_values(value: bytes) -> None:
+    assert shown(field(JSON, "application/json", value), limit=8 << 20) == ([], True)
+
+
+def test_a_json_value_has_a_bounded_depth() -> None:
+    """A response with a deeper value could fail, and the execution could never be read."""
+
+    def nested(depth: int) -> bytes:
+        return (depth // 2) * b'{"a": [' + (depth // 2) * b"]}"
+
+    [display], is_cut = shown(field(JSON, "application/json", nested(JSON_DEPTH_MAX)))
+    assert (json.dumps(to_json(display)["data"]["application/json"]).encode(), is_cut) == (
+        nested(JSON_DEPTH_MAX),
+        False,
     )
+    assert shown(field(JSON, "application/json", nested(JSON_DEPTH_MAX + 2))) == ([], True)

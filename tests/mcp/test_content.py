@@ -80,3 +80,12 @@ def test_truncated_output_is_named() -> None:
 
 def test_a_text_file_is_text_whatever_its_name() -> None:
     assert file_content("pyexec://x", "data.unknown", "é".encode()) == TextContent(text="é")
+
+
+def test_only_an_image_is_an_image_whatever_its_name() -> None:
+    assert file_content("pyexec://x", "a.png", b"text") == TextContent(text="text")
+    assert file_content("pyexec://x", "a.gif", b"") == TextContent(text="")
+    image = b"RIFF\x00\n\x00\x00WEBP"
+    assert isinstance(file_content("pyexec://x", "a.webp", image), ImageContent)
+    displays = [{"data": {"image/png": "bm9uZQ==", "text/plain": "<Figure>"}, "metadata": {}}]
+    assert tool_result(result(displays=displays)).content[1] == TextContent(text="<Figure>")

@@ -187,13 +187,16 @@ async def test_a_submitted_program_is_killed(connect: Connect, api: Api) -> None
 
 async def test_a_binary_file_is_returned_as_bytes(connect: Connect) -> None:
     async with connect() as client:
-        code = "open('plot.png', 'wb').write(b'\\x89PNG'); open('data.bin', 'wb').write(b'\\xff\\x00')"
+        code = "open('plot.png', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n'); open('data.bin', 'wb').write(b'\\xff\\x00')"
         run = structured(
             await client.call_tool("run_python", {"code": code, "output_files": ["*.png", "*.bin"]})
         )
         execution = run["execution_id"]
         image = await client.call_tool("read_output_file", {"execution_id": execution, "path": "plot.png"})
-        assert (image.content[0].type, base64.b64decode(image.content[0].data)) == ("image", b"\x89PNG")
+        assert (image.content[0].type, base64.b64decode(image.content[0].data)) == (
+            "image",
+            b"\x89PNG\r\n\x1a\n",
+        )
         data = await client.call_tool("read_output_file", {"execution_id": execution, "path": "data.bin"})
         assert base64.b64decode(data.content[0].resource.blob) == b"\xff\x00"
 

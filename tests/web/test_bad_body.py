@@ -189,6 +189,7 @@ async def test_a_disconnect_during_the_upload_leaves_nothing(
         ),
         ({"files": [{"name": "../a.py", "content": ""}]}, "files[0].name", ("../a.py",)),
         ({"files": [{"name": "/a.py", "content": ""}]}, "files[0].name", ("/a.py",)),
+        ({"files": [{"name": n, "content": ""} for n in ("a", "a/b.py")]}, "files", ("is a file",)),
         ({"files": [{"name": "a.py\0", "content": ""}]}, "files[0].name", ("NUL",)),
         ({"files": [{"name": "", "content": ""}]}, "files[0].name", ("empty",)),
         ({"files": [{"name": "d/", "content": ""}]}, "files[0].name", ("d/",)),

@@ -3,12 +3,15 @@
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import anyio
 import pytest
 
+from tests.support.api import form
+from tests.support.archives import script
 from tests.web.in_process import MEBIBYTE, Recorded, Web, ended, running_web
 
 
@@ -79,9 +82,25 @@ async def test_the_spool_of_an_archive_is_closed_before_the_run(tmp_path: Path) 
     submissions = Watching()
     async with running_web(tmp_path, submissions) as web, aiohttp.ClientSession(web.url) as http:
         submissions.execution = await ended(web)
-        form = aiohttp.FormData()
-        form.add_field("tar", bytes(10240), filename="a.tar", content_type="application/x-tar")
-        form.add_field("metadata", "{}")
-        async with http.post("/api/v1/exec/sync", data=form) as response:
+        body = form(bytes(10240), {}, order=("tar", "metadata"))
+        async with http.post("/api/v1/exec/sync", data=body) as response:
             assert response.status == 200
     assert (submissions.held, len(submissions.spooled)) == (set(), 1)
+
+
+async def test_an_upload_that_does_not_fit_on_the_disk_is_a_503(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def full_disk(**_: object) -> AsyncIterator[anyio.AsyncFile[bytes]]:
+        async with await anyio.open_file("/dev/full", "r+b", buffering=0) as file:
+            yield file
+
+    monkeypatch.setattr(anyio, "TemporaryFile", full_disk)
+    body = form(script("1"), {}, order=("tar", "metadata"))
+    async with (
+        running_web(tmp_path, Recorded()) as web,
+        aiohttp.ClientSession(web.url) as http,
+        http.post("/api/v1/exec/sync", data=body) as answer,
+    ):
+        assert (answer.status, (await answer.json())["code"]) == (503, "unavailable")

@@ -1,5 +1,6 @@
 """Test that large output, and output in many small pieces, delays no other request and takes bounded memory."""
 
+import gc
 import json
 import socket
 import time
@@ -160,6 +161,45 @@ async def test_the_memory_of_loaded_outputs_is_bounded(tmp_path: Path) -> None:
         assert answered[0] == 200
         assert (await status(f"/api/v1/executions/{small}"))[0] == 200
         assert memory.available == whole
+
+
+def stop_reading(address: tuple[str, int], path: str) -> None:
+    """Send a request, read the beginning of the response, and disconnect."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(address)
+        connection.sendall(b"".join(get(path)))
+        assert connection.recv(8) == b"HTTP/1.1"
+
+
+@pytest.mark.parametrize("rest", ["", "/logs", "/logs?follow=1", "/events"])
+@pytest.mark.parametrize("is_active", [False, True])
+async def test_a_disconnect_frees_the_output_at_once(web: Web, rest: str, is_active: bool) -> None:
+    """The memory is not garbage in a cycle: a collection is rare, and does not count bytes."""
+    size = 8 * MEBIBYTE
+
+    def is_kept() -> bool:
+        return any(isinstance(each, OutputLog) and len(each) >= size for each in gc.get_objects())
+
+    if is_active:
+        run = await active(web)
+        run.write_output(Stream.STDOUT, bytes(size))
+        execution = run.id
+    else:
+        execution = await stored(web, binary(size))
+    gc.collect()
+    gc.disable()
+    try:
+        await anyio.to_thread.run_sync(stop_reading, web.address, f"/api/v1/executions/{execution}{rest}")
+        if is_active:
+            web.active_runs.remove(run)
+            del run
+        for _ in range(200):
+            if is_kept():
+                await anyio.sleep(0.05)
+        assert not is_kept()
+    finally:
+        gc.enable()
 
 
 async def test_an_end_that_comes_while_items_are_sent_is_not_lost(web: Web) -> None:

@@ -129,6 +129,11 @@ async def test_an_empty_image_in_eval_means_none(front: Front) -> None:
     assert upload.metadata.docker_image == "python:3.11-slim"
 
 
+@pytest.mark.parametrize("encoding", ["", "identity", "Identity"])
+async def test_an_identity_encoding_is_none(front: Front, encoding: str) -> None:
+    await front.recorded("/api/v1/eval", json={"code": "1"}, headers={"Content-Encoding": encoding})
+
+
 @pytest.mark.parametrize(
     ("method", "path", "unknown", "said"),
     [

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from tests.support.api import Api, form, parse_events, pause
-from tests.support.archives import tar_of
+from tests.support.archives import END, tar_of
 from tests.support.metrics import figures, until_figures
 from tests.support.server import Server
 from tests.support.sessions import Session, opened
@@ -77,6 +77,9 @@ async def test_a_closed_session_is_a_410_and_can_be_read(api: Api, session_image
 async def test_a_session_begins_with_files(api: Api, session_image: str) -> None:
     archive = tar_of({"data/a.txt": "content", "helper.py": "WORD = 'imported'"})
     metadata = {"docker_image": session_image, "env_vars": ["MODE=test"]}
+    for cut_short in (archive[: -len(END)], b""):
+        answer = await api.request("POST", "/api/v1/sessions", data=form(cut_short, metadata))
+        assert (answer.status, answer.document["field"]) == (400, "tar"), answer.document
     answer = await api.request("POST", "/api/v1/sessions", data=form(archive, metadata))
     assert answer.status == 201, answer.document
     session = Session(api, answer.document)

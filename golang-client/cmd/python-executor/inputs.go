@@ -220,17 +220,17 @@ func readRequirementsInTar(command *cobra.Command, file string) (string, error) 
 	}
 	defer opened.Close()
 	archive := tar.NewReader(opened)
+	var content []byte
 	for {
 		header, err := archive.Next()
-		if err != nil {
-			return "", nil // the end of the archive, or an error that the server reports
-		}
-		if header.Typeflag == tar.TypeReg && path.Clean(header.Name) == requirementsName {
-			content, err := io.ReadAll(archive)
-			if err != nil {
-				return "", nil
-			}
+		if err == io.EOF {
 			return decodeFoundRequirements(command, content)
+		}
+		if err == nil && header.Typeflag == tar.TypeReg && path.Clean(header.Name) == requirementsName {
+			content, err = io.ReadAll(archive) // a later member replaces an earlier one
+		}
+		if err != nil {
+			return "", nil // the server reports it
 		}
 	}
 }

@@ -52,7 +52,10 @@ func (r *lineReader) read(prompt string) (string, error) {
 		if err == io.EOF && line != "" {
 			err = nil
 		}
-		return strings.TrimSuffix(line, "\n"), err
+		if line, ended := strings.CutSuffix(line, "\n"); ended {
+			return strings.TrimSuffix(line, "\r"), err // as Python reads text
+		}
+		return line, err
 	}
 	// Only while a line is typed: a cell prints to an ordinary terminal, which turns Ctrl-C into a signal.
 	state, err := term.MakeRaw(int(os.Stdin.Fd()))

@@ -1,5 +1,6 @@
 """The event logs of interpreter sessions in SQLite, for a server without a cluster."""
 
+import time
 from collections.abc import Sequence
 
 from pyexec.adapters.sqlite.store_thread import StoreThread
@@ -16,7 +17,7 @@ class EmbeddedSessionLog:
     def __init__(self, thread: StoreThread, replica: str | None) -> None:
         self._thread = thread
         self._replica = replica
-        self._version = 0
+        self._version = time.time_ns()  # versions of an earlier process never come again
         self._changed = Broadcast()
 
     async def append(

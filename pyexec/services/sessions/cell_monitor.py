@@ -34,7 +34,7 @@ async def follow_cell(
     If the supervisor does not end the cell in time, remove the sandbox."""
     outcome: RunOutcome | None = None
     async with anyio.create_task_group() as killing:
-        kill = partial(killing.start_soon, _kill, run, sandbox, start.nonce, name=f"kill {run.id}")
+        kill = partial(killing.start_soon, _kill, run.id, sandbox, start.nonce, name=f"kill {run.id}")
         try:
             with run.followed(kill), anyio.move_on_after(start.timeout + GRACE_SECONDS):
                 frames = _frames(sandbox.run_cell(start))
@@ -79,8 +79,8 @@ async def _broken_outcome(run: Run, sandbox: SessionSandbox, error: Exception) -
     return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
 
 
-async def _kill(run: Run, sandbox: SessionSandbox, start_nonce: str) -> None:
-    failures = FailureLog(logger, f"killing {run.id}")
+async def _kill(execution_id: str, sandbox: SessionSandbox, start_nonce: str) -> None:
+    failures = FailureLog(logger, f"killing {execution_id}")
     with suppress(SandboxBroken):  # what follows the cell reports it
         await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
 
