@@ -203,6 +203,7 @@ class Opening:
                 async for chunk in archive:
                     check.feed(chunk)
                     await sandbox.send_archive(chunk)
+                check.check_complete()
             await sandbox.unpack()
         except SandboxRefused as error:
             raise archive_error(error, spec.limits) from error
