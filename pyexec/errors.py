@@ -1,5 +1,8 @@
 """All errors that the server raises on purpose. The text of an error is a sentence for the caller or the operator."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 QUOTE_LENGTH_MAX = 100
 """Maximum number of characters of a request's content that an error message repeats."""
 
@@ -252,3 +255,16 @@ def first_error(group: BaseExceptionGroup[ExecutorError]) -> ExecutorError:
     if not isinstance(error, ExecutorError):
         raise TypeError(error)
     return error
+
+
+@contextmanager
+def raising_first_error() -> Iterator[None]:
+    """Raise the first error of a group of errors, instead of the group."""
+    failure: ExecutorError | None = None
+    try:
+        yield
+    except* ExecutorError as errors:
+        failure = first_error(errors)
+    # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
+    if failure is not None:
+        raise failure

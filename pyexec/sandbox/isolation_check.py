@@ -21,7 +21,7 @@ from pyexec.domain.isolation import (
 )
 from pyexec.domain.sandbox_limits import MASKED_PATHS, RESOURCE_LIMITS
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, first_error
+from pyexec.errors import EngineError, ImageUnavailable, SettingsError, raising_first_error
 from pyexec.ports import ContainerSpec, Engine, Image
 from pyexec.sandbox import guest_source
 
@@ -205,17 +205,11 @@ class IsolationCheck:
         async def check_network(name: str) -> None:
             networks[name] = await runner.check_network(image, name, self.config.ports)
 
-        failure: BaseException | None = None
-        try:
+        with raising_first_error():
             async with anyio.create_task_group() as probes:
                 probes.start_soon(check_limits, name="probe limits")
                 for name in self.config.networks:
                     probes.start_soon(check_network, name, name=f"probe the network {name}")
-        except* ExecutorError as errors:
-            failure = first_error(errors)
-        # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
-        if failure is not None:
-            raise failure
         resolvers = () if self.config.docker_resolver else docker_resolvers(networks)
         self._judge(unenforced, network_exposures(networks), resolvers)
 

@@ -15,7 +15,6 @@ from pyexec.domain.events import Event, Submitted
 from pyexec.domain.spec import Policy, Spec
 from pyexec.errors import (
     EngineError,
-    ExecutorError,
     ImageUnavailable,
     InvalidRequest,
     KeyTaken,
@@ -23,7 +22,7 @@ from pyexec.errors import (
     QueueTimeout,
     SandboxBroken,
     Unavailable,
-    first_error,
+    raising_first_error,
 )
 from pyexec.metrics import NOOP_METER, Meter
 from pyexec.ports import BlobStore, EventLog, IdempotencyKey
@@ -215,19 +214,13 @@ class Submissions:
         run, archive = submission.run, submission.archive
         is_small = self._config.local_claim and await archive.read_ahead(START_AT_ONCE_BYTES_MAX)
         placement: Placement | None = None
-        failure: ExecutorError | None = None
-        try:
+        with raising_first_error():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(
                     self._blobs.put, payload_blob(run.id), archive.chunks(), name=f"store {run.id}"
                 )
                 if is_small:
                     placement = await self._place_at_once(submission, held)
-        except* ExecutorError as errors:
-            failure = first_error(errors)
-        # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
-        if failure is not None:
-            raise failure
         return placement
 
     async def _place_at_once(self, submission: Submission, held: AsyncExitStack) -> Placement | None:
