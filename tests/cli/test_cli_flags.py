@@ -208,6 +208,8 @@ def test_commands_that_run_nothing_reject_run_flags(lone_program, arguments, err
         (("help",), ("--help",)),
         (("help", "kill"), ("kill", "--help")),
         (("help", "session", "new"), ("session", "new", "--help")),
+        (("session", "help"), ("session", "--help")),
+        (("session", "help", "new"), ("session", "new", "--help")),
         (("help", "help"), ("--help",)),
         (("kill", "-h"), ("kill", "--help")),
         (("-e", "A=1", "-h"), ("run", "--help")),

@@ -25,6 +25,9 @@ func moveCommand(root *cobra.Command, arguments []string, completing bool) []str
 	if len(arguments) > 0 && arguments[0] == "help" {
 		return helpFor(root, arguments[1:])
 	}
+	if len(arguments) > 1 && arguments[0] == "session" && arguments[1] == "help" {
+		return helpFor(root, slices.Concat(arguments[:1], arguments[2:]))
+	}
 	run := find(root, "run")
 	allGlobal := true
 	for position := 0; position < len(arguments); position++ {
