@@ -73,9 +73,15 @@ def ensure(*, dev: bool) -> None:
     had_dev = present[1:] == ["dev"]
     if present[:1] == [wanted] and (had_dev or not dev):
         return
-    dev = dev or had_dev
-    print_step(f"Installing the Python requirements into .venv, for {sys.executable}")
-    install(VENV, dev=dev, constraints=["-c", str(PINS)])
+    constraints = ["-c", str(PINS)]
+    if present[:1] == [wanted]:
+        # Add to what is there: a server of `make run` may be running from it.
+        print_step("Installing the development tools into .venv")
+        _install_requirements(VENV, STATIC_UV, dev=True, constraints=constraints)
+    else:
+        dev = dev or had_dev
+        print_step(f"Installing the Python requirements into .venv, for {sys.executable}")
+        install(VENV, dev=dev, constraints=constraints)
     _STAMP.write_text(f"{wanted} {'dev' if dev else ''}")
 
 
@@ -87,9 +93,16 @@ def install(folder: Path, *, dev: bool, constraints: list[str]) -> None:
     # The system's interpreter: the running one may be inside the very folder that --clear empties.
     interpreter = str(Path(sys.executable).resolve())
     run([interpreter, "-m", "venv", "--clear", str(folder)], "create a virtual environment")
-    pip = [str(folder / "bin" / "pip"), "--disable-pip-version-check"]
-    uv = _install_static_uv(folder, [*pip, "install", *constraints])
-    options, environment = settings_of_pip(pip)
+    uv = _install_static_uv(folder, [*_pip(folder), "install", *constraints])
+    _install_requirements(folder, uv, dev=dev, constraints=constraints)
+
+
+def _pip(folder: Path) -> list[str]:
+    return [str(folder / "bin" / "pip"), "--disable-pip-version-check"]
+
+
+def _install_requirements(folder: Path, uv: Path, *, dev: bool, constraints: list[str]) -> None:
+    options, environment = settings_of_pip(_pip(folder))
     install = [str(uv), "pip", "install", "--python", str(folder / "bin" / "python3"), *options, *constraints]
     # --no-build-isolation makes uv use this setuptools, which is pinned, too.
     run([*install, "--upgrade", "setuptools"], _PURPOSE, environment)

@@ -48,7 +48,7 @@ def main() -> None:
         case arguments:
             given = " ".join(arguments)
             print(
-                f"unknown arguments: {given}; python-executor-server takes --check [--json], --help or --version",
+                f"python-executor-server: unknown arguments: {given}; allowed: --check [--json], --help or --version",
                 file=sys.stderr,
             )
             sys.exit(WRONG_USAGE)

@@ -246,10 +246,17 @@ def _suggest(unknown: str, cls: type) -> str:
     known = [field.name for field in fields]
     if len(unknown) > QUOTE_LENGTH_MAX:  # the search takes time with the square of the length
         return f"known fields are {', '.join(known)}"
-    for field in fields:
-        if attrs.has(field.type) and unknown in attrs.fields_dict(field.type):
-            return f"it belongs in {field.name!r}"
-    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+    nested = {
+        inner.name: field.name
+        for field in fields
+        if attrs.has(field.type)
+        for inner in attrs.fields(field.type)
+    }
+    if unknown in nested:
+        return f"it belongs in {nested[unknown]!r}"
+    near = difflib.get_close_matches(unknown, [*known, *nested], n=1, cutoff=0.5)
+    if near and near[0] in nested:
+        return f"did you mean '{nested[near[0]]}.{near[0]}'?"
     return f"did you mean {near[0]!r}?" if near else f"known fields are {', '.join(known)}"
 
 

@@ -140,8 +140,11 @@ async def _start_http(
         await web.TCPSite(http, settings.host, settings.port).start()
     except OSError as error:
         await http.cleanup()
+        # asyncio's own text repeats the address; the resolver's errors have numbers below 0.
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror
         raise SettingsError(
-            f"PYEXEC_PORT is {settings.port}; {settings.host}:{settings.port} cannot be used: {error.strerror}"
+            f"PYEXEC_PORT is {settings.port}; {settings.host}:{settings.port} cannot be used: {reason}"
         ) from error
     host, port = http.addresses[0][:2]
     return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"

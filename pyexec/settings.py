@@ -14,11 +14,18 @@ PREFIX = "PYEXEC_"
 
 
 def _setting(
-    section: str, default: Any, doc: str, *, minimum: float | None = None, choices: Sequence[str] = ()
+    section: str,
+    default: Any,
+    doc: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[str] = (),
 ) -> Any:
+    """Describe one setting. A `maximum` needs a `minimum`."""
+    bounds = {"minimum": minimum, "maximum": maximum}
     return field(
-        default=default,
-        metadata={"section": section, "doc": doc, "minimum": minimum, "choices": tuple(choices)},
+        default=default, metadata={"section": section, "doc": doc, "choices": tuple(choices)} | bounds
     )
 
 
@@ -37,7 +44,7 @@ class Settings:
     """All settings, one field each. The variable of a field is PYEXEC_ and the field's name in capitals."""
 
     host: str = _server("127.0.0.1", "address to listen on")
-    port: int = _server(8080, "port to listen on; 0 picks a free port", minimum=0)
+    port: int = _server(8080, "port to listen on; 0 picks a free port", minimum=0, maximum=65535)
     log_level: str = _server(
         "INFO", "lowest level of messages to log", choices=("DEBUG", "INFO", "WARNING", "ERROR")
     )

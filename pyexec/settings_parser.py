@@ -107,7 +107,8 @@ def value_type(setting: "attrs.Attribute[Any]") -> Any:
 
 def allowed_values(setting: "attrs.Attribute[Any]") -> str:
     """Describe the values that a setting takes, for error messages and for the help."""
-    kind, minimum = value_type(setting), setting.metadata["minimum"]
+    kind = value_type(setting)
+    minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
     choices = ", ".join(setting.metadata["choices"])
     if _is_list(kind):
         return f"a comma-separated list of {choices}" if choices else "a comma-separated list"
@@ -115,6 +116,8 @@ def allowed_values(setting: "attrs.Attribute[Any]") -> str:
         return choices
     if kind in (int, float):
         number = "a whole number" if kind is int else "a number"
+        if maximum is not None:
+            return f"{number} from {minimum} to {maximum}"
         return number if minimum is None else f"{number}, at least {minimum:g}"
     if kind is bool:
         return "on, off (also true, false, 1, 0)"
@@ -138,8 +141,9 @@ def _parse_value(setting: "attrs.Attribute[Any]", text: str) -> Any:
     if text == "" and _is_optional(setting):
         return None
     value = _converter.structure(text, value_type(setting))
-    minimum, choices = setting.metadata["minimum"], setting.metadata["choices"]
-    if value == "" or (minimum is not None and value < minimum):
+    minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
+    choices = setting.metadata["choices"]
+    if value == "" or (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
         raise ValueError(text)
     if choices and not set(value if isinstance(value, tuple) else [value]).issubset(choices):
         raise ValueError(text)

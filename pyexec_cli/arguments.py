@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import takewhile
 
 import asyncclick
 
@@ -21,7 +22,8 @@ def command_first(
     command, `run` is inserted. `completing` is true if a shell asks for completions.
     """
     if arguments[:1] == ["help"]:
-        return [*(name for name in arguments[1:2] if name in commands), "--help"]
+        names = takewhile(lambda word: word != "help" and not word.startswith("-"), arguments[1:])
+        return [*names, "--help"]  # the group reports a name that is not a command
     flags, all_global = _takes_value(global_params), True
     rest = iter(enumerate(arguments))
     for position, word in rest:

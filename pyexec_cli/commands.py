@@ -64,6 +64,25 @@ class Commands(asyncclick.Group):
         arguments = command_first(args, COMMANDS, self.params, run_params, completing=ctx.resilient_parsing)
         return await super().parse_args(ctx, arguments)
 
+    async def resolve_command(
+        self, ctx: asyncclick.Context, args: list[str]
+    ) -> tuple[str | None, asyncclick.Command | None, list[str]]:
+        # Only `help NAME` leads to an unknown name. The base class suggests none: it does not know COMMANDS.
+        if args[0] not in COMMANDS and not ctx.resilient_parsing:
+            raise asyncclick.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+        return await super().resolve_command(ctx, args)
+
+    async def invoke(self, ctx: asyncclick.Context) -> Any:
+        try:
+            return await super().invoke(ctx)
+        except asyncclick.UsageError as error:
+            name = ctx.invoked_subcommand
+            if error.ctx is None and name and (command := self.get_command(ctx, name)):
+                # asyncclick's parser sets no context, and then the message has no usage line.
+                context = asyncclick.Context(command, ctx, info_name=name)
+                raise asyncclick.UsageError(error.format_message(), context) from error
+            raise
+
     def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:
         return super().shell_complete(ctx, incomplete) or complete_path(ctx, None, incomplete)
 

@@ -88,7 +88,7 @@ class Client(Blocking[AsyncClient]):
         return Session(self._portal, self._portal.wait_for(partial(self._target.get_session, session_id)))
 
     def close(self) -> None:
-        """Close all connections and stop the background thread."""
+        """Close all connections and stop the background thread. A later call opens new ones."""
         self._portal.stop(self._target.close)
 
     def __enter__(self) -> Self:

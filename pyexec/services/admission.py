@@ -103,16 +103,16 @@ class Admission:
         tenant = self._slots.tenants.get(candidate.spec.tenant)
         size, queue_max = self._slots.size, self._queue_max(tenant.name)
         busy = (
-            f"all {size} slots"
+            f"all slots ({size})"
             if candidate.setup is None
-            else f"all {size} slots or all {self._lane.size} setups"
+            else f"all slots ({size}) or all setups ({self._lane.size})"
         )
         if tenant.max_running is not None and self._slots.in_use_by(tenant.name) >= tenant.max_running:
-            busy = f"all {tenant.max_running} slots of tenant {tenant.name} (max_running)"
+            busy = f"all slots of tenant {tenant.name} (max_running: {tenant.max_running})"
         limit = "PYEXEC_MAX_QUEUED" if tenant.max_queued is None else f"max_queued of tenant {tenant.name}"
         slots = min(size, tenant.max_running or size)
         return QueueFull(
-            f"{busy} are busy and {queue_max} executions are queued ({limit}); retry later",
+            f"{busy} are busy and the queue is full ({limit}: {queue_max}); retry later",
             retry_after_seconds=max(1, queue_max // max(1, slots)),
         )
 

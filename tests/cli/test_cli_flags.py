@@ -207,6 +207,10 @@ def test_commands_that_run_nothing_reject_run_flags(lone_program, arguments, err
         (("-q", "-h"), ("--help",)),
         (("help",), ("--help",)),
         (("help", "kill"), ("kill", "--help")),
+        (("help", "session", "new"), ("session", "new", "--help")),
+        (("session", "help"), ("session", "--help")),
+        (("session", "help", "new"), ("session", "new", "--help")),
+        (("help", "help"), ("--help",)),
         (("kill", "-h"), ("kill", "--help")),
         (("-e", "A=1", "-h"), ("run", "--help")),
     ],
@@ -214,6 +218,13 @@ def test_commands_that_run_nothing_reject_run_flags(lone_program, arguments, err
 def test_other_ways_to_ask_for_help(lone_program, arguments, same):
     done, wanted = lone_program.run(*arguments), lone_program.run(*same)
     assert (done.returncode, done.stdout, done.stderr) == (0, wanted.stdout, b"")
+
+
+@pytest.mark.parametrize("arguments", [("run", "--timeout"), ("project", "--network=yes")])
+def test_wrong_values_of_flags_are_usage_errors(lone_program, arguments):
+    done = lone_program.run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"Usage: python-executor run ")
 
 
 def test_the_version_loads_no_http_library():

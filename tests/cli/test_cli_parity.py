@@ -104,6 +104,9 @@ WITHOUT_A_SERVER = [
     ("session list --timeout 3", ""),
     ("session --network list", ""),
     ("session bogus", ""),
+    ("run --timeout", ""),
+    ("run -e", ""),
+    ("project --network=yes", ""),
     ("session upload ses_1", ""),
     ("session upload ses_1 -", ""),
     ("session download ses_1", ""),
@@ -277,6 +280,8 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
         ("run --webhok", "No such option '--webhok'. Did you mean '--webhook-url'?"),
         ("run --xyzzy", "No such option '--xyzzy'."),
         ("run -qz", "No such option '-z'."),
+        ("help kil", "No such command 'kil'. Did you mean 'kill'?"),
+        ("help session nw", "No such command 'nw'. Did you mean 'new'?"),
     ],
 )
 def test_the_nearest_name_is_suggested_for_a_mistyped_one(both, arguments, error):

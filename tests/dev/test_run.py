@@ -133,6 +133,27 @@ def test_the_interpreter_of_the_system_replaces_an_unoptimized_one(chosen: dict[
     assert done.stdout == f"{used}\n"
 
 
+def test_adding_the_development_tools_keeps_the_virtual_environment(tmp_path: Path) -> None:
+    """A server of `make run` may be running from it when `make test` adds them."""
+    ensure = (
+        "import virtualenv\nfrom pathlib import Path\ncalls = []\n"
+        f"virtualenv._STAMP = Path({str(tmp_path / 'installed')!r})\n"
+        "virtualenv.print_step = lambda _: None\n"
+        "virtualenv.install = lambda *_, **__: calls.append('install')\n"
+        "virtualenv._install_requirements = lambda *_, **__: calls.append('add')\n"
+        "for dev in (False, False, True, False, True): virtualenv.ensure(dev=dev)\n"
+        "print(calls)"
+    )
+    done = subprocess.run(
+        ["python3", "-c", ensure],
+        env=os.environ | {"PYTHONPATH": "dev"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "['install', 'add']\n"
+
+
 def test_an_unknown_target_lists_the_known_ones() -> None:
     done = run_dev("check.py", "tset")
     assert done.returncode == 1

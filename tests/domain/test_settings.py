@@ -38,8 +38,9 @@ def test_the_defaults_shown_in_the_help_can_be_parsed() -> None:
 @pytest.mark.parametrize(
     ("variable", "text", "allowed"),
     [
-        ("PYEXEC_PORT", "none", "a whole number, at least 0"),
-        ("PYEXEC_PORT", "-1", "a whole number, at least 0"),
+        ("PYEXEC_PORT", "none", "a whole number from 0 to 65535"),
+        ("PYEXEC_PORT", "-1", "a whole number from 0 to 65535"),
+        ("PYEXEC_PORT", "65536", "a whole number from 0 to 65535"),
         ("PYEXEC_MAX_CONCURRENT", "1.5", "a whole number, at least 1"),
         ("PYEXEC_STOP_TIMEOUT", "inf", "a number, at least 0"),
         ("PYEXEC_MAX_CPUS", "nan", "a number, at least 0.01"),

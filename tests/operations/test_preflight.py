@@ -213,7 +213,7 @@ def test_the_text_output_has_one_line_for_each_check(tmp_path: Path) -> None:
     done = run(port="none", max_prot="1", data_dir=str(tmp_path / "data"))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout == (
-        "failed   settings   PYEXEC_PORT is 'none'; allowed: a whole number, at least 0; "
+        "failed   settings   PYEXEC_PORT is 'none'; allowed: a whole number from 0 to 65535; "
         "all other checks were skipped\n"
         "failed   settings   PYEXEC_MAX_PROT is not a setting; did you mean PYEXEC_MAX_CPUS? "
         "python-executor-server --help lists all settings; all other checks were skipped\n"

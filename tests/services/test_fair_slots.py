@@ -123,7 +123,7 @@ async def test_the_queue_limit_counts_each_tenant_alone(log: InlineLog) -> None:
         with pytest.raises(QueueFull) as refused:
             await admission.check(spec_of(tenant))
         limit_name = "max_queued of tenant capped" if tenant == "capped" else "PYEXEC_MAX_QUEUED"
-        assert f"{limit} executions are queued ({limit_name})" in str(refused.value)
+        assert f"the queue is full ({limit_name}: {limit})" in str(refused.value)
 
 
 async def test_executions_of_a_tenant_at_its_limit_do_not_count_for_another(log: InlineLog) -> None:

@@ -163,7 +163,7 @@ async def test_a_tenant_at_its_limit_leaves_the_other_slots_free(
     await capped.until_printed(holder, b"on")
     refused = await capped.sync(script("print()"))
     assert (refused.status, refused.document["code"]) == (429, "queue_full")
-    assert "all 1 slots of tenant capped (max_running) are busy" in refused.document["error"]
+    assert "all slots of tenant capped (max_running: 1) are busy" in refused.document["error"]
     assert (await clients["b"].run("print('b')"))["stdout"] == "b\n"
     assert (await capped.kill(holder)).document == {"status": "killed"}
     after = await figures(shared.url, "token-b")

@@ -23,10 +23,10 @@ func commandFirst(root *cobra.Command, arguments []string) []string {
 // completions.
 func moveCommand(root *cobra.Command, arguments []string, completing bool) []string {
 	if len(arguments) > 0 && arguments[0] == "help" {
-		if len(arguments) > 1 && find(root, arguments[1]) != nil {
-			return []string{arguments[1], "--help"}
-		}
-		return []string{"--help"}
+		return helpFor(root, arguments[1:])
+	}
+	if len(arguments) > 1 && arguments[0] == "session" && arguments[1] == "help" {
+		return helpFor(root, slices.Concat(arguments[:1], arguments[2:]))
 	}
 	run := find(root, "run")
 	allGlobal := true
@@ -60,8 +60,27 @@ func moveCommand(root *cobra.Command, arguments []string, completing bool) []str
 	return append([]string{"run"}, arguments...)
 }
 
-func find(root *cobra.Command, name string) *cobra.Command {
-	for _, command := range root.Commands() {
+// helpFor returns the arguments that print the help of the command that is named. A name that is not a command remains
+// without --help, so that the command before it reports the name.
+func helpFor(root *cobra.Command, words []string) []string {
+	end := slices.IndexFunc(words, func(word string) bool { return word == "help" || strings.HasPrefix(word, "-") })
+	if end >= 0 {
+		words = words[:end]
+	}
+	command := root
+	for _, word := range words {
+		if !command.HasSubCommands() {
+			break
+		}
+		if command = find(command, word); command == nil {
+			return words
+		}
+	}
+	return append(slices.Clone(words), "--help")
+}
+
+func find(parent *cobra.Command, name string) *cobra.Command {
+	for _, command := range parent.Commands() {
 		if command.Name() == name {
 			return command
 		}

@@ -62,7 +62,11 @@ func (a *app) root() *cobra.Command {
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		// The first word may also be a file, which the shell completes.
 		ValidArgsFunction: cobra.FixedCompletions(nil, cobra.ShellCompDirectiveDefault),
-		RunE: func(command *cobra.Command, _ []string) error {
+		Args:              cobra.ArbitraryArgs,
+		RunE: func(command *cobra.Command, given []string) error {
+			if len(given) > 0 { // only `help NAME` leads to an unknown name
+				return noSuchCommand(command, given[0])
+			}
 			if show, _ := command.Flags().GetBool("version"); show {
 				return a.printVersion()
 			}
@@ -113,8 +117,19 @@ func commandsWith(flag string) string {
 
 func flagError(command *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "bool" {
+		return usageErrorf(command, "Option '--%s' does not take a value.", invalid.GetFlag().Name)
+	}
 	if errors.As(err, &invalid) {
 		return usageErrorf(command, "--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
+	}
+	var missing *pflag.ValueRequiredError
+	if errors.As(err, &missing) {
+		name := "--" + missing.GetSpecifiedName()
+		if missing.GetSpecifiedShortnames() != "" {
+			name = name[1:]
+		}
+		return usageErrorf(command, "Option '%s' requires an argument.", name)
 	}
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) {
@@ -132,6 +147,11 @@ func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
 	command.Flags().VisitAll(func(flag *pflag.Flag) { names = append(names, "--"+flag.Name) })
 	name := "--" + unknown.GetSpecifiedName()
 	return fmt.Sprintf("No such option '%s'.%s", name, didYouMean(name, names))
+}
+
+// noSuchCommand reports a name that is not a command of parent.
+func noSuchCommand(parent *cobra.Command, name string) error {
+	return usageErrorf(parent, "No such command '%s'.%s", name, didYouMean(name, commandNames(parent)))
 }
 
 // commandNames returns the names of the commands that help lists.

@@ -17,7 +17,7 @@ func (a *app) session() *cobra.Command {
 		Short: "Open, use and close interpreter sessions.",
 		RunE: func(command *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				return usageErrorf(command, "No such command '%s'.%s", given[0], didYouMean(given[0], commandNames(command)))
+				return noSuchCommand(command, given[0])
 			}
 			return usageErrorf(command, "Missing command.")
 		},

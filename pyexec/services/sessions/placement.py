@@ -41,8 +41,8 @@ class SessionPlacement:
         counts.pop(self.replica, None)
         if caller.is_replica or not counts:
             raise TooManySessions(
-                f"{self.sessions_max} sessions are open on this replica, which is its maximum "
-                "(PYEXEC_MAX_SESSIONS); close one, or try again later"
+                "this replica has its maximum number of open sessions "
+                f"(PYEXEC_MAX_SESSIONS: {self.sessions_max}); close one, or try again later"
             )
         raise OwnedElsewhere(min(counts, key=lambda name: (counts[name], name)))
 
@@ -59,5 +59,5 @@ class SessionPlacement:
 
 def _too_many(tenant_max: int) -> TooManySessions:
     return TooManySessions(
-        f"{tenant_max} sessions are open, the maximum of this tenant (max_sessions); close one"
+        f"this tenant has its maximum number of open sessions (max_sessions: {tenant_max}); close one"
     )
