@@ -41,7 +41,10 @@ async def test_a_full_queue_is_a_429_with_retry_after(short: Server) -> None:
             answer = await request
             assert (answer.status, answer.document["code"]) == (429, "queue_full")
             assert int(answer.headers["Retry-After"]) >= 1
-            assert "1 slots" in answer.document["error"]
+            assert (
+                "all slots (1) are busy and the queue is full (PYEXEC_MAX_QUEUED: 1)"
+                in answer.document["error"]
+            )
         assert await api.newest() == newest == waiting
         for execution_id in (waiting, running):
             assert (await api.kill(execution_id)).document == {"status": "killed"}
