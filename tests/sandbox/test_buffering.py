@@ -79,9 +79,12 @@ async def test_no_unfinished_line_is_lost_at_a_limit(
 
 
 async def test_an_unfinished_line_beyond_the_output_limit_is_not_lost_silently(api: Api) -> None:
-    almost_all = f"import sys, time\nprint('x' * ({10 << 20} - 101), flush=True)\n"
-    config = {"timeout_seconds": 8}  # a busy machine needs seconds for ten megabytes
-    result = await api.run(almost_all + "sys.stdout.write('y' * 4000)\ntime.sleep(60)", config=config)
+    almost_all = f"import sys\nprint('x' * ({10 << 20} - 101), flush=True)\n"
+    until_memory_is_full = (
+        "sys.stdout.write('y' * 4000)\nheld = []\nwhile True: held.append(bytearray(1 << 20))"
+    )
+    config = {"timeout_seconds": 60, "memory_mb": 128}  # a busy machine needs seconds for ten megabytes
+    result = await api.run(almost_all + until_memory_is_full, config=config)
     assert (result["error_type"], result["truncated"]["stdout"]) == ("output_limit", True)
     assert len(result["stdout"]) == 10 << 20
 
