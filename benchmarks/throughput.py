@@ -31,9 +31,7 @@ RATE_SECONDS = 20.0
 RATE_ROUNDS = 3
 RATE_CALLERS = 16
 TAIL_FACTORS = {20: 3.0}
-SETTINGS = {"max_concurrent": str(RATE_CALLERS), "max_total_memory_mb": str(1024 * 1024)}
-"""The default memory budget is that of the machine, which may be too small for all slots. 1 TiB is enough for them on
-any machine; these small runs use little of it."""
+SETTINGS = {"max_concurrent": str(RATE_CALLERS)}
 Run = Callable[[], float]
 
 
