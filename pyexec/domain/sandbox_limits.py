@@ -97,6 +97,6 @@ _KERNEL_FILES = """
     sysvipc timer_list timer_stats tty uptime version version_signature vmallocinfo vmcore vmstat xen zoneinfo
 """
 SETUP_READONLY_PATHS: Final[Sequence[str]] = ("/dev", *(f"/proc/{name}" for name in _KERNEL_FILES.split()))
-"""What a setup may read only. All containers of the machine share owner and mode of the files of the kernel, and root
-owns them: after `chmod 0 /proc/meminfo` in one of them, no other user could read it anywhere. What does not exist is
-ignored."""
+"""Paths that a setup can read but not change. The kernel's files in /proc belong to root, and all containers and the
+machine share their owner and mode: after `chmod 0 /proc/meminfo` in one setup, no other user on the machine could read
+that file. Docker ignores paths that do not exist."""

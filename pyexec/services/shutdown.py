@@ -1,4 +1,4 @@
-"""What happens at a shutdown to a run that has not started."""
+"""End a run that has not started when the server shuts down, or release it so that another replica can start it."""
 
 from pyexec.domain.events import FailureType
 from pyexec.domain.outcome import RunOutcome

@@ -241,9 +241,10 @@ def setup_profile(profile: str | None, sandbox_uids: range = range(0)) -> str | 
 
 
 def _uid_rules(refused: range) -> Iterator[dict[str, Any]]:
-    """Allow changes to ids below those of sandboxes, to that of `nobody`, and to -1, which changes nothing.
+    """Yield the rules that allow these new user ids: ids below those of sandboxes, `nobody`, and -1 ("unchanged").
 
-    "Below" is below a power of two: with SCMP_CMP_LT, libseccomp needs minutes to compile these rules."""
+    The bound is the highest power of two up to the first id of a sandbox, so a mask can test it. With SCMP_CMP_LT
+    instead, libseccomp needs minutes to compile the rules."""
     end = 1 << refused[0].bit_length() - 1
     allowed = [(_ALL_BITS & ~(end - 1), 0), (_ALL_BITS, _ALL_BITS)]
     if end <= _NOBODY and _NOBODY not in refused:
