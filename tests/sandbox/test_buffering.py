@@ -18,6 +18,8 @@ parts = [{kind}(target=show, args=(number,)) for number in range(8)]
 for part in parts: part.start()
 for part in parts: part.join()
 """
+FILL_MEMORY_SLOWLY = "import time\nheld = []\nwhile True: held.append(bytearray(1 << 20)); time.sleep(0.02)"
+"""Reaches the limit that the supervisor measures. A faster program is killed by the kernel on a busy machine."""
 LINE = re.compile(r"\d, a line of, \d+, pieces")
 
 
@@ -61,7 +63,7 @@ async def test_no_complete_line_is_lost(api: Api, source: str, end: tuple[str, s
     [
         ("while True: pass", TIMEOUT),
         ("import os, time\nos.fork()\ntime.sleep(60)", TIMEOUT),
-        ("held = []\nwhile True: held.append(bytearray(1 << 20))", OUT_OF_MEMORY),
+        (FILL_MEMORY_SLOWLY, OUT_OF_MEMORY),
         (
             "open('big', 'wb').write(bytes(10 << 20)); open('/tmp/big', 'wb').write(bytes(10 << 20))\nwhile True: pass",
             DISK_LIMIT,
@@ -80,9 +82,7 @@ async def test_no_unfinished_line_is_lost_at_a_limit(
 
 async def test_an_unfinished_line_beyond_the_output_limit_is_not_lost_silently(api: Api) -> None:
     almost_all = f"import sys\nprint('x' * ({10 << 20} - 101), flush=True)\n"
-    until_memory_is_full = (
-        "sys.stdout.write('y' * 4000)\nheld = []\nwhile True: held.append(bytearray(1 << 20))"
-    )
+    until_memory_is_full = f"sys.stdout.write('y' * 4000)\n{FILL_MEMORY_SLOWLY}"
     config = {"timeout_seconds": 60, "memory_mb": 128}  # a busy machine needs seconds for ten megabytes
     result = await api.run(almost_all + until_memory_is_full, config=config)
     assert (result["error_type"], result["truncated"]["stdout"]) == ("output_limit", True)
