@@ -31,7 +31,8 @@ RATE_SECONDS = 20.0
 RATE_ROUNDS = 3
 RATE_CALLERS = 16
 TAIL_FACTORS = {20: 3.0}
-SETTINGS = {"max_concurrent": str(RATE_CALLERS)}
+SETTINGS = {"max_concurrent": str(RATE_CALLERS), "max_total_memory_mb": str(1 << 20)}
+"""Enough memory for all slots, so that none of the callers waits for a slot."""
 Run = Callable[[], float]
 
 

@@ -156,10 +156,12 @@ class Box:
                 result_truncated=False,
             )
         )
-        if self.reuse:
-            self.say(document(wire.READY))
-        else:
+        if not self.reuse:
             self.engine.call_later(wire.LINGER_SECONDS, self.end)
+        elif self.engine.cleaning_seconds:
+            self.engine.call_later(self.engine.cleaning_seconds, partial(self.say, document(wire.READY)))
+        else:
+            self.say(document(wire.READY))
 
 
 class MemoryEngine:
@@ -175,6 +177,7 @@ class MemoryEngine:
         self.builds: list[str] = []
         self.pulled: set[str] = set()
         self.start_seconds = 0.0
+        self.cleaning_seconds = 0.0
         self.setup_seconds = 0.0
         self.setups: Counter[str] = Counter()
         """How many setups are in progress, by the process that runs them."""

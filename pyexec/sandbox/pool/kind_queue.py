@@ -76,6 +76,8 @@ class SandboxRequest:
 
     tenant: str
     since: float
+    beyond_supply: bool = False
+    """True if all sandboxes that were being cleaned or started when it came were for requests before it."""
     needs_start: bool = False
     """True once a start must begin for it."""
     done: anyio.Event = field(factory=anyio.Event)
@@ -128,6 +130,13 @@ class KindQueue:
         """Return when the next sandbox in use ceases to count as one that returns soon; infinity if none does."""
         times = (use.since + self.returns.soon_seconds for use in self.in_use.values())
         return min((time for time in times if time > now), default=math.inf)
+
+    def add_request(self, tenant: str, now: float) -> SandboxRequest:
+        """Add a request of this tenant to the end of the line."""
+        ahead = sum(request.tenant == tenant for request in self.requests)
+        request = SandboxRequest(tenant, now, beyond_supply=ahead >= self.returning[tenant] + self.starting)
+        self.requests.append(request)
+        return request
 
     def return_wait_seconds(self, tenant: str, now: float, start_seconds: float) -> float:
         """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.

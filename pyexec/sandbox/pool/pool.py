@@ -27,7 +27,6 @@ from pyexec.sandbox.pool.kind_queue import (
     IdleSandbox,
     KindQueue,
     SandboxKind,
-    SandboxRequest,
     Use,
     discard,
 )
@@ -178,8 +177,8 @@ class Pool:
 
     async def _next_sandbox(self, kind: SandboxKind, tenant: str) -> Sandbox:
         """Wait for a sandbox that comes back, or for a new one."""
-        request, queue = SandboxRequest(tenant, anyio.current_time()), self.queues[kind]
-        queue.requests.append(request)
+        queue = self.queues[kind]
+        request = queue.add_request(tenant, anyio.current_time())
         try:
             with anyio.move_on_after(queue.return_wait_seconds(tenant, request.since, self._starter.seconds)):
                 await request.done.wait()
@@ -265,7 +264,12 @@ class Pool:
             self._record_use(kind, sandbox, request.tenant)
             request.fulfill(sandbox)
             now = anyio.current_time()
-            if tenant and queue.returns.record_wait(now - request.since, self._starter.seconds, now):
+            waited = now - request.since
+            if (
+                tenant
+                and request.beyond_supply
+                and queue.returns.record_wait(waited, self._starter.seconds, now)
+            ):
                 self._begin_start(kind)
             self._start_missing(kind)
         elif tenant is not None or self._refill.has_place():
