@@ -1,4 +1,4 @@
-"""How many more executions each replica can be given, and of which tenants. The reconciler plans with these numbers."""
+"""Compute how many more executions each replica can be given, and of which tenants, for the plan of the reconciler."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Set

@@ -33,7 +33,7 @@ class Demand(Generic[Kind]):
         self._burst += 1
 
     def record_return(self, now: float) -> None:
-        """Count a sandbox that came back and can be used again. It makes up for a request."""
+        """Count a sandbox that came back and can be used again. In `rate`, it offsets one request."""
         self._decay(now)
         self._burst = max(0.0, self._burst - 1)
 
@@ -48,8 +48,8 @@ class Demand(Generic[Kind]):
     def allocate(self, size: int, now: float) -> Mapping[Kind, int]:
         """Divide `size` places among the kinds in proportion to their weights (largest remainder method).
 
-        The sum of the result is `size`. The default kind gets one extra request, so it is kept ready without
-        any."""
+        The sum of the result is `size`. The default kind counts as if it had one more request, so it is kept ready even
+        if no request asks for it."""
         self._decay(now)
         weights = {kind: weight for kind, weight in self._weights.items() if weight >= MIN_WEIGHT}
         weights[self._default] = self._weights.get(self._default, 0.0) + 1

@@ -72,14 +72,16 @@ class IdleSandbox:
 
 @define(eq=False)
 class SandboxRequest:
-    """A tenant's request for a sandbox. When `done` is set, it has the sandbox, or the error of a failed start."""
+    """A tenant's request for a sandbox, made at `since` (seconds of the monotonic clock).
+
+    When `done` is set, it has the sandbox, or the error of a failed start."""
 
     tenant: str
     since: float
     beyond_supply: bool = False
     """True if all sandboxes that were being cleaned or started when it came were for requests before it."""
     needs_start: bool = False
-    """True once a start must begin for it."""
+    """True once the request no longer waits for a return, and a start must begin for it."""
     done: anyio.Event = field(factory=anyio.Event)
     sandbox: Sandbox | None = None
     error: Exception | None = None
@@ -139,10 +141,10 @@ class KindQueue:
         return request
 
     def return_wait_seconds(self, tenant: str, now: float, start_seconds: float) -> float:
-        """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.
+        """Return how many seconds the last request of this tenant waits for a return before a start for it begins.
 
-        It does not wait if a start, of `start_seconds`, would probably be faster. The wait takes no longer
-        than a start."""
+        The result is 0 if a start, which takes `start_seconds`, would probably be faster than a return, else
+        `start_seconds`."""
         ahead = sum(request.tenant == tenant for request in self.requests)
         sandboxes = self.returning_soon(now, tenant) + self.returning[tenant]
         is_faster = sandboxes and self.returns.seconds * ahead / sandboxes < start_seconds

@@ -22,18 +22,18 @@ class ReturnForecast:
     _updated: float = 0.0
 
     def record(self, seconds: float) -> None:
-        """Record that a sandbox came back, clean, after it had been in use for this time."""
+        """Record that a sandbox came back clean after so many seconds in use."""
         self.seconds = seconds if math.isinf(self.seconds) else self.seconds + (seconds - self.seconds) / 4
 
     @property
     def soon_seconds(self) -> float:
-        """Return after how much time in use a sandbox no longer counts as one that comes back soon."""
+        """Return after how many seconds in use a sandbox no longer counts as one that comes back soon."""
         return 0.0 if math.isinf(self.seconds) else SOON_SECONDS_MIN + SOON_FACTOR * self.seconds
 
     def record_wait(self, waited: float, start_seconds: float, now: float) -> bool:
         """Record that a request waited this long for a return. Return True if one more sandbox should start.
 
-        That is so when requests have waited together for as long as a start takes. Then the count restarts at 0."""
+        That is so when the waits of all requests add up to `start_seconds`. Then the sum restarts at 0."""
         self._waited = self._waited * math.exp((self._updated - now) / DECAY_SECONDS) + waited
         self._updated = now
         if self._waited < start_seconds:

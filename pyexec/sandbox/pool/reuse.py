@@ -6,7 +6,7 @@ from attrs import frozen
 from pyexec.sandbox.sandbox import Sandbox
 
 AGE_SECONDS_MAX = 600.0
-"""A sandbox is not used longer than this. Then the next one has the image that its name stands for at that time."""
+"""Maximum age of a reused sandbox. So a tag that now names another image takes effect after this time at the latest."""
 
 
 @frozen(kw_only=True)
