@@ -79,7 +79,7 @@ class SandboxRequest:
     tenant: str
     since: float
     beyond_supply: bool = False
-    """True if all sandboxes that were being cleaned or started when it came were for requests before it."""
+    """True if, when it arrived, earlier requests needed all sandboxes that were being cleaned or started."""
     needs_start: bool = False
     """True once the request no longer waits for a return, and a start must begin for it."""
     done: anyio.Event = field(factory=anyio.Event)
@@ -134,7 +134,7 @@ class KindQueue:
         return min((time for time in times if time > now), default=math.inf)
 
     def add_request(self, tenant: str, now: float) -> SandboxRequest:
-        """Add a request of this tenant to the end of the line."""
+        """Add a request of this tenant, made at `now`, to the end of the queue, and return it."""
         ahead = sum(request.tenant == tenant for request in self.requests)
         request = SandboxRequest(tenant, now, beyond_supply=ahead >= self.returning[tenant] + self.starting)
         self.requests.append(request)

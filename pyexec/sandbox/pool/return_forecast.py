@@ -33,7 +33,7 @@ class ReturnForecast:
     def record_wait(self, waited: float, start_seconds: float, now: float) -> bool:
         """Record that a request waited this long for a return. Return True if one more sandbox should start.
 
-        That is so when the waits of all requests add up to `start_seconds`. Then the sum restarts at 0."""
+        That is so when the recorded waits add up to `start_seconds`. Then the sum restarts at 0."""
         self._waited = self._waited * math.exp((self._updated - now) / DECAY_SECONDS) + waited
         self._updated = now
         if self._waited < start_seconds:
