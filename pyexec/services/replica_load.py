@@ -11,7 +11,7 @@ from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 
 QUEUED_AHEAD = 1
-"""How many more executions than it has free slots the leader assigns to a replica. So asynchronous executions wait in
+"""How many executions the leader assigns to a replica beyond its free slots. So asynchronous executions wait in
 the same queue as synchronous callers."""
 
 
