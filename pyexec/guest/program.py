@@ -10,11 +10,10 @@ import select
 import signal
 import time
 
-from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import TOLERANCE, disk_bytes_used
-from pyexec.guest.interpreter import has_ended, readable
+from pyexec.guest.interpreter import ReportForwarder, has_ended, readable
 from pyexec.guest.processes import ProcessLimit, kill_all, processes_that_take
-from pyexec.guest.report_forwarder import ReportForwarder
+from pyexec.guest.usage import CpuTime
 from pyexec.guest.wire import (
     CHUNK,
     EXIT,

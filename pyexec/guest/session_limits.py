@@ -7,11 +7,10 @@ import os
 import time
 
 from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
-from pyexec.guest.cpu import CpuTime
 from pyexec.guest.disk import DIRECTORIES, TOLERANCE, disk_bytes_used
-from pyexec.guest.memory import Memory
 from pyexec.guest.processes import ProcessLimit
 from pyexec.guest.program import CPUS, FASTEST_ALLOCATION, LONGEST_CHECK_SECONDS
+from pyexec.guest.usage import CpuTime, Memory
 from pyexec.guest.wire import WORK
 
 CLEANUP_SECONDS = 5.0
