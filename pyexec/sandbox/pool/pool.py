@@ -31,7 +31,7 @@ from pyexec.sandbox.pool.kind_queue import (
     discard,
 )
 from pyexec.sandbox.pool.refill import CHECK_PAUSE_SECONDS, Refill
-from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.sandbox.pool.starter import START_ERRORS, Starter
 from pyexec.sandbox.sandbox import Sandbox
 
