@@ -11,7 +11,6 @@ from pyexec.domain.seccomp.bpf import MACHINES, compiled
 _SUPERVISOR = (
     "wire",
     "archive",
-    "disk",
     "sockets",
     "locks",
     "usage",
