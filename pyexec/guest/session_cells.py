@@ -11,10 +11,9 @@ import time
 from pyexec.guest.home import create_user_site
 from pyexec.guest.processes import kill_all
 from pyexec.guest.program import REAPED_AT_ONCE, RateLimiter
-from pyexec.guest.session_cell import INTERRUPT_SECONDS
+from pyexec.guest.session_cell import INTERRUPT_SECONDS, drain, forward, receive
 from pyexec.guest.session_interpreter import SessionInterpreter, exited
 from pyexec.guest.session_limits import Limits
-from pyexec.guest.session_output import drain, forward, receive
 from pyexec.guest.wire import CHUNK, STDERR
 
 START_SECONDS = 20.0

@@ -23,11 +23,11 @@ from pyexec.guest.archive import BadArchive, unpack
 from pyexec.guest.cleanup import Dirty, FreshState
 from pyexec.guest.home import create_user_site, link_setup_home
 from pyexec.guest.interpreter import IGNORED_SIGNALS, STARTUP_PATH
-from pyexec.guest.memory import Memory
 from pyexec.guest.prestart import prepare_interpreter, prestart_interpreter
 from pyexec.guest.processes import kill_all
 from pyexec.guest.program import Program
 from pyexec.guest.seccomp import install_filter
+from pyexec.guest.usage import Memory
 from pyexec.guest.wire import (
     CHUNK,
     LINGER_SECONDS,

@@ -21,11 +21,16 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from pyexec.mcp.displays import IMAGE_TYPES, TEXT_TYPES, with_bounded_displays
 from pyexec.mcp.executor import Document
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
+DISPLAY_VALUES_MAX = 20_000
+"""JSON values in all displays of a result. The SDK validates and encodes them on the event loop, which takes 3 µs for
+each (2026-11-27); a long text is one value."""
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+TEXT_TYPES = ("text/markdown", "text/plain", "application/json", "text/latex", "image/svg+xml", "text/html")
+DISPLAY_LEFT_OUT = "display left out: it has too many JSON values; the HTTP API returns it"
 _BINARY = "application/octet-stream"
 _SIGNATURES = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -164,3 +169,42 @@ def resource_contents(uri: str, path: str, content: bytes) -> TextResourceConten
 
 def _type_of(path: str) -> str | None:
     return mimetypes.guess_type(path)[0]
+
+
+def with_bounded_displays(result: Document) -> Document:
+    """Return the result with at most `DISPLAY_VALUES_MAX` JSON values in its displays.
+
+    A display that exceeds this keeps its images and texts. `truncated.displays` is true then."""
+    displays = result.get("displays") or ()
+    kept, is_cut, left = [], False, DISPLAY_VALUES_MAX
+    for display in displays:
+        count = _count_values(display, left)
+        if count > left:
+            is_cut = True
+            display = _without_json(display["data"])
+            count = _count_values(display, left)
+            if count > left:
+                break
+        left -= count
+        kept.append(display)
+    if not is_cut:
+        return result
+    return {**result, "displays": kept, "truncated": {**result.get("truncated", {}), "displays": True}}
+
+
+def _without_json(data: Mapping[str, Any]) -> Document:
+    texts = {kind: data[kind] for kind in (*IMAGE_TYPES, *TEXT_TYPES) if isinstance(data.get(kind), str)}
+    return {"data": texts or {"text/plain": DISPLAY_LEFT_OUT}, "metadata": {}}
+
+
+def _count_values(document: Any, maximum: int) -> int:
+    """Return the number of values in a JSON document, names included; a larger number than `maximum` if it has more."""
+    count, remaining = 1, [document]
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, dict | list):
+            count += len(value) * (2 if isinstance(value, dict) else 1)
+            if count > maximum:
+                return count
+            remaining.extend(value.values() if isinstance(value, dict) else value)
+    return count

@@ -4,8 +4,13 @@ from typing import Any
 
 from mcp_types import ImageContent, TextContent
 
-from pyexec.mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
-from pyexec.mcp.displays import NOTE, VALUES_MAX
+from pyexec.mcp.content import (
+    DISPLAY_LEFT_OUT,
+    DISPLAY_VALUES_MAX,
+    TEXT_CHARACTERS_MAX,
+    file_content,
+    tool_result,
+)
 
 PNG = "iVBORw0KGgo="
 
@@ -33,7 +38,7 @@ def test_each_display_becomes_its_richest_form() -> None:
 
 
 def test_displays_with_very_many_values_lose_their_json() -> None:
-    many: list[Any] = [[] for _ in range(VALUES_MAX)]
+    many: list[Any] = [[] for _ in range(DISPLAY_VALUES_MAX)]
     small = {"data": {"application/json": [1]}, "metadata": {}}
     displays = [
         {"data": {"application/json": many, "image/png": PNG}, "metadata": {"a": many}},
@@ -43,7 +48,7 @@ def test_displays_with_very_many_values_lose_their_json() -> None:
     answer = tool_result(result(displays=displays, truncated={"stdout": False, "stderr": False}))
     assert answer.structured_content["displays"] == [
         {"data": {"image/png": PNG}, "metadata": {}},
-        {"data": {"text/plain": NOTE}, "metadata": {}},
+        {"data": {"text/plain": DISPLAY_LEFT_OUT}, "metadata": {}},
         small,
     ]
     assert answer.structured_content["truncated"] == {"stdout": False, "stderr": False, "displays": True}
@@ -52,9 +57,9 @@ def test_displays_with_very_many_values_lose_their_json() -> None:
 
 
 def test_very_many_displays_are_cut() -> None:
-    displays = [{"data": {"text/plain": "1"}, "metadata": {}}] * VALUES_MAX
+    displays = [{"data": {"text/plain": "1"}, "metadata": {}}] * DISPLAY_VALUES_MAX
     answer = tool_result(result(displays=displays))
-    assert len(answer.structured_content["displays"]) < VALUES_MAX / 5
+    assert len(answer.structured_content["displays"]) < DISPLAY_VALUES_MAX / 5
     assert answer.structured_content["truncated"] == {"displays": True}
 
 

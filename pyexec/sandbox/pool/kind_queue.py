@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pyexec.domain.cluster import PoolImage
 from pyexec.errors import ExecutorError, SandboxBroken
-from pyexec.sandbox.pool.return_forecast import ReturnForecast
+from pyexec.sandbox.pool.returns import ReturnForecast
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)

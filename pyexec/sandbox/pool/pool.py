@@ -23,15 +23,9 @@ from pyexec.metrics import (
     timed,
 )
 from pyexec.ports import ContainerSpec, Engine, Image
-from pyexec.sandbox.pool.kind_queue import (
-    IdleSandbox,
-    KindQueue,
-    SandboxKind,
-    Use,
-    discard,
-)
+from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxKind, Use, discard
 from pyexec.sandbox.pool.refill import CHECK_PAUSE_SECONDS, Refill
-from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.sandbox.pool.starter import START_ERRORS, Starter
 from pyexec.sandbox.sandbox import Sandbox
 

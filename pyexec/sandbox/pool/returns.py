@@ -1,14 +1,42 @@
-"""Predict when sandboxes in use come back, from those that did. Pure code; see docs/design/pool.md."""
+"""Sandboxes that come back after a program: which of them run another one, and when those in use will come back.
+
+See docs/design/sandbox-reuse.md and docs/design/pool.md."""
 
 import math
 
-from attrs import define
+import anyio
+from attrs import define, frozen
 
+from pyexec.sandbox.sandbox import Sandbox
+
+AGE_SECONDS_MAX = 600.0
+"""Maximum age of a reused sandbox. So a tag that now names another image takes effect after this time at the latest."""
 SOON_FACTOR = 2.0
 """A program that has run longer than this multiple of the usual time will not end soon, as far as the pool knows."""
 SOON_SECONDS_MIN = 0.05
-DECAY_SECONDS = 10.0
+WAIT_DECAY_SECONDS = 10.0
 """Time constant of the decay of the time that requests have waited."""
+
+
+@frozen(kw_only=True)
+class ReusePolicy:
+    """The operator's choice: whether sandboxes are used again, and for how many programs.
+
+    `log_bytes_max` is what a container's log may hold before the next program, whose output must fit into the rest."""
+
+    enabled: bool
+    runs_max: int
+    log_bytes_max: int
+
+    def allows(self, sandbox: Sandbox) -> bool:
+        """Return True if this sandbox may run another program."""
+        return (
+            self.enabled
+            and not sandbox.was_interrupted
+            and sandbox.runs < self.runs_max
+            and sandbox.log_bytes < self.log_bytes_max
+            and anyio.current_time() < sandbox.created_at + AGE_SECONDS_MAX
+        )
 
 
 @define
@@ -34,7 +62,7 @@ class ReturnForecast:
         """Record that a request waited this long for a return. Return True if one more sandbox should start.
 
         That is so when the recorded waits add up to `start_seconds`. Then the sum restarts at 0."""
-        self._waited = self._waited * math.exp((self._updated - now) / DECAY_SECONDS) + waited
+        self._waited = self._waited * math.exp((self._updated - now) / WAIT_DECAY_SECONDS) + waited
         self._updated = now
         if self._waited < start_seconds:
             return False
