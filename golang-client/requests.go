@@ -144,17 +144,22 @@ func newKey() string {
 // filePath escapes the path of a file. It rejects "." and "..", which proxies resolve: the request would be for another
 // endpoint.
 func filePath(path string) (string, error) {
-	names := strings.Split(path, "/")
+	const work = "/work/"
+	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, work) {
+		return "", argumentError("invalid file path '%s'; it must be below /work", path)
+	}
+	names := strings.Split(strings.TrimPrefix(path, work), "/")
 	for index, name := range names {
 		if name == "." || name == ".." {
 			return "", argumentError("invalid file path '%s'; it must not contain '.' or '..'", path)
 		}
 		names[index] = url.PathEscape(name)
 	}
-	if strings.Trim(path, "/") == "" {
+	escaped := strings.Join(names, "/")
+	if strings.Trim(escaped, "/") == "" {
 		return "", argumentError("invalid file path '%s'", path)
 	}
-	return strings.Join(names, "/"), nil
+	return escaped, nil
 }
 
 func sortedKeys[V any](values map[string]V) []string {

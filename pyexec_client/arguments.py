@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+_WORK = "/work/"
+"""The working directory of a program. Paths of files are relative to it."""
+
 
 def wrong_type(name: str, expected: str, value: object) -> TypeError:
     """Return the error for an argument of the wrong type."""
@@ -72,12 +75,16 @@ def session_id(value: Any) -> str:
 
 
 def file_path(value: Any) -> str:
-    """Return the value, which must be the path of a file."""
-    names = text("path", value).split("/")
+    """Return the value, which must be the path of a file, as a path relative to /work."""
+    path = text("path", value)
+    if path.startswith("/") and not path.startswith(_WORK):
+        raise ValueError(f"invalid file path {value!r}; it must be below /work")
+    path = path.removeprefix(_WORK)
+    names = path.split("/")
     # The HTTP library would resolve the others, and send the request to another endpoint.
     if not any(names) or "." in names or ".." in names:
         raise ValueError(f"invalid file path {value!r}; it must have a name, and no '.' or '..'")
-    return str(value)
+    return path
 
 
 def _id(kind: str, value: str, example: str) -> str:

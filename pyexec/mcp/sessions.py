@@ -94,8 +94,9 @@ def _session_path(session_id: str) -> str:
 
 def _file_path(session_id: str, path: str) -> str:
     """Return the path of the endpoint. HTTP libraries resolve `.` and `..`, and would send the request elsewhere."""
-    names = path.split("/")
-    if not any(names) or "." in names or ".." in names:
+    relative = path.removeprefix("/work/")
+    names = relative.split("/")
+    if relative.startswith("/") or not any(names) or "." in names or ".." in names:
         text = f"{path[:100]!r} is not the path of a file below /work"
         raise tool_error(text, code="invalid_request", field="path")
-    return f"{_session_path(session_id)}/files/{quote(path)}"
+    return f"{_session_path(session_id)}/files/{quote(relative)}"

@@ -30,16 +30,18 @@ def test_interrupt_and_restart(cli: Program, session: FakeSession) -> None:
 def test_files_are_uploaded_listed_downloaded_and_deleted(cli: Program, session: FakeSession) -> None:
     big = bytes(range(256)) * 10_000
     cli.file("data/big.bin", big)
-    for arguments in (("data/big.bin",), ("data/big.bin", "a b/c.bin"), ("data/big.bin", "d/")):
+    targets = ((), ("a b/c.bin",), ("d/",), ("/work/e/",), ("/work/f.bin",))
+    for arguments in [("data/big.bin", *target) for target in targets]:
         done = cli.run("session", "upload", session.id, *arguments)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert cli.run("session", "upload", session.id, "-", "in.txt", stdin=b"piped").returncode == 0
-    assert session.files == {"big.bin": big, "a b/c.bin": big, "d/big.bin": big, "in.txt": b"piped"}
+    sent = ["big.bin", "a b/c.bin", "d/big.bin", "e/big.bin", "f.bin", "in.txt"]
+    assert session.files == dict.fromkeys(sent, big) | {"in.txt": b"piped"}
 
     listed = cli.run("session", "files", session.id, "*.txt").stdout
     assert listed == b"        SIZE  PATH\n           5  in.txt\n"
     quiet = cli.run("session", "files", session.id, "-q").stdout.decode().splitlines()
-    assert [line.split(maxsplit=1)[1] for line in quiet] == ["big.bin", "a b/c.bin", "d/big.bin", "in.txt"]
+    assert [line.split(maxsplit=1)[1] for line in quiet] == sent
     document = cli.run("session", "files", session.id, "in*", "--json").stdout
     assert (document, json.loads(document)["size"]) == (b'{"path": "in.txt", "size": 5}\n', 5)
 
@@ -48,7 +50,8 @@ def test_files_are_uploaded_listed_downloaded_and_deleted(cli: Program, session:
         done = cli.run("session", "download", session.id, "a b/c.bin", *arguments)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
         assert (cli.directory / name).read_bytes() == big
-    assert cli.run("session", "download", session.id, "in.txt", "-").stdout == b"piped"
+    for path in ("in.txt", "/work/in.txt"):
+        assert cli.run("session", "download", session.id, path, "-").stdout == b"piped"
 
     assert cli.run("session", "delete", session.id, "in.txt").returncode == 0
     assert "in.txt" not in session.files
@@ -61,6 +64,7 @@ def test_files_are_uploaded_listed_downloaded_and_deleted(cli: Program, session:
         (("restart", "a b"), 2, b"ses_0123abcd"),
         (("download", "{id}", "missing"), 125, b"the session has no such file"),
         (("download", "{id}", "/"), 2, b"invalid file path"),
+        (("upload", "{id}", "/dev/null", "/etc/passwd"), 2, b"it must be below /work"),
         (("upload", "{id}", "missing"), 2, b"Error: missing: No such file or directory\n"),
         (("upload", "{id}", "."), 2, b"Error: .: Is a directory\n"),
         (("upload", "{id}", "-"), 2, b"Error: Missing argument 'PATH': standard input has no name.\n"),

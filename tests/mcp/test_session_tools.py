@@ -83,7 +83,7 @@ async def test_a_session_keeps_variables_and_files_between_calls(fake: tuple[str
         written = await client.call_tool("write_file", {**session, "path": "a b.txt", "text": "grüße"})
         assert text_of(written) == "wrote 7 bytes to a b.txt"
         data = base64.b64encode(b"\xff").decode()
-        await client.call_tool("write_file", {**session, "path": "b.bin", "base64": data})
+        await client.call_tool("write_file", {**session, "path": "/work/b.bin", "base64": data})
         assert server.sessions[opened["id"]].files == {"a b.txt": "grüße".encode(), "b.bin": b"\xff"}
         read = await client.call_tool("read_file", {**session, "path": "a b.txt"})
         assert text_of(read) == "grüße"
@@ -141,6 +141,8 @@ async def test_mistakes_are_errors_that_the_model_sees(fake: tuple[str, FakeSess
             ("interrupt_session", {"session_id": "ses_x"}, "no such session"),
             ("list_files", {"session_id": "ses_x"}, "no such session"),
             ("read_file", {**session, "path": "/"}, "not the path of a file"),
+            ("read_file", {**session, "path": "/work/"}, "not the path of a file"),
+            ("write_file", {**session, "path": "/tmp/a", "text": ""}, "not the path of a file"),
             ("read_file", {**session, "path": "../../../../metrics"}, "not the path of a file"),
             ("close_session", {"session_id": ".."}, "not the id of a session"),
         ):
