@@ -84,7 +84,7 @@ async def test_a_file_that_changes_while_it_is_read_is_no_complete_response(shar
 
 
 @pytest.mark.parametrize(
-    "path", ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "%2fetc/x", "a%00b", 5000 * "x", "a%0db", "a%C2%85b"]
+    "path", ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "%2fetc/x", "a%00b", 5000 * "x", "a%0ab", "a%0db", "a%C2%85b"]
 )
 async def test_a_path_outside_of_work_or_with_control_characters_is_rejected(
     shared: Session, path: str
@@ -117,6 +117,19 @@ async def test_many_files_come_through_a_slow_reader(session: Session) -> None:
     refused = await session.api.get(f"{session.path}/files", headers=headers)
     assert refused.status == 400
     assert "'f0000' (unreadable)" in refused.document["error"]
+    alone = await session.api.get(f"{session.path}/files/f0000")
+    assert (alone.status, alone.document["error"]) == (400, "'f0000' cannot be returned (unreadable)")
+
+
+async def test_a_sparse_file_larger_than_all_downloads_is_named(session: Session) -> None:
+    await session.result("open('sparse', 'wb').truncate(2**42)\nopen('small', 'w').close()")
+    for path in ("", "/sparse"):
+        refused = await session.api.get(
+            f"{session.path}/files{path}", headers={"Accept": "application/x-tar"}
+        )
+        assert refused.status == 400
+        assert "'sparse'" in refused.document["error"]
+        assert "(too_large)" in refused.document["error"]
 
 
 async def test_links_and_devices_lead_nowhere(shared: Session) -> None:

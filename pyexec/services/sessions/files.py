@@ -7,7 +7,14 @@ from contextlib import aclosing, contextmanager
 
 from attrs import frozen
 
-from pyexec.domain.output_files import UNSAFE, FileCheck, FileLimits, OutputFile, normalize_pattern
+from pyexec.domain.output_files import (
+    UNSAFE,
+    FileCheck,
+    FileLimits,
+    OutputFile,
+    SkipReason,
+    normalize_pattern,
+)
 from pyexec.errors import (
     EngineError,
     InvalidRequest,
@@ -72,6 +79,8 @@ class SessionFiles:
         header = await anext(frames, None)
         if not isinstance(header, FileHeader) or header.path != normal:
             await frames.aclose()
+            if isinstance(header, FileSkipped) and header.reason in TRUNCATING_REASONS:
+                raise InvalidRequest(f"{quote(path)} cannot be returned ({header.reason})", field="path")
             raise UnknownFile(f"{quote(path)} is {NOT_A_FILE}")
         return Download(size=header.size, chunks=_contents(frames))
 
@@ -105,11 +114,16 @@ class SessionFiles:
     async def _check_all_readable(self, session: OwnedSession, pattern: str) -> None:
         """Raise `InvalidRequest` if a file cannot be returned: an archive cannot report missing files."""
         skipped: list[str] = []
+        bytes_left = self.limits.bytes_max
         async with aclosing(self._frames(session, pattern, contents=False)) as frames:
             async for frame in frames:
                 if isinstance(frame, FileSkipped) and frame.reason in TRUNCATING_REASONS:
                     skipped.append(f"{quote(frame.path)} ({frame.reason})")
-                elif isinstance(frame, FilesCollected) and frame.truncated:
+                elif isinstance(frame, FileHeader) and frame.size > bytes_left:  # a sparse file
+                    skipped.append(f"{quote(frame.path)} ({SkipReason.TOO_LARGE})")
+                elif isinstance(frame, FileHeader):
+                    bytes_left -= frame.size
+                elif isinstance(frame, FilesCollected) and (frame.truncated or skipped):
                     reasons = skipped or [each.reason for each in frame.skipped_patterns]
                     named = ", ".join(reasons[:SKIPPED_NAMED_MAX])
                     text = f"not all files can be returned in one archive: {named}; use another glob"
