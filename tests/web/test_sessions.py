@@ -37,6 +37,7 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(shared: Sessi
     assert raised["traceback"][-1]["type"] == "ZeroDivisionError"
     nul = await shared.result("x = 1\0")
     assert (nul["status"], nul["exit_code"]) == ("completed", 1)
+    assert nul["error_type"] == nul["traceback"][-1]["type"] in ("ValueError", "SyntaxError")
     assert (await shared.result("kept"))["result"] == "1"
 
 
@@ -124,6 +125,8 @@ async def test_a_restart_loses_the_variables_and_keeps_the_files(session: Sessio
 
 async def test_exit_ends_the_interpreter_and_sys_exit_the_cell(session: Session) -> None:
     assert "interpreter_restarted" not in await session.result("import sys\nx = 1\nsys.exit(3)")
+    for number, code in ((300, 44), (-1, 255), (2**64, 255)):
+        assert (await session.result(f"sys.exit({number})"))["exit_code"] == code
     left = await session.result("print(x)\nexit()")
     assert (left["status"], left["stdout"], left["exit_code"]) == ("completed", "1\n", 0)
     assert left["interpreter_restarted"] is True

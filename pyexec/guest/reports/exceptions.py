@@ -34,11 +34,11 @@ SUGGESTING = (NameError, AttributeError, ImportError)
 """The interpreter adds a suggestion to messages of these exceptions."""
 
 
-def report(error):
-    """Report an exception if it has ended the main thread, else that none has."""
+def report(error, is_certain=False):
+    """Report an exception if it has ended the main thread, which can be certain, else that none has."""
     if not channel.is_open():
         return
-    if not ended_main_thread(error):
+    if not is_certain and not ended_main_thread(error):
         channel.send(EXCEPTION, b"")
         return
     lines = Lines()

@@ -133,7 +133,8 @@ class Shell(InteractiveShell):
         if isinstance(error, SystemExit):
             return exit_code_of(error)
         error.__traceback__ = self.without_shell(error.__traceback__)
-        load("exceptions").report(error)
+        # Without frames, the cell could not be compiled: for example, it has a null byte.
+        load("exceptions").report(error, is_certain=error.__traceback__ is None)
         return 1
 
     def without_shell(self, trace):
@@ -172,7 +173,7 @@ def exit_code_of(error):
     if error.code is None:
         return 0
     if isinstance(error.code, int):
-        return error.code & 0xFF
+        return error.code & 0xFF if abs(error.code) < 2**63 else 255
     sys.stderr.write("%s\n" % error.code)
     return 1
 
