@@ -20,11 +20,17 @@ class Statements:
 
     _lines: list[str] = field(factory=list)
     _compiler: codeop.CommandCompiler = field(factory=_new_compiler)
+    _ended_by_blank: bool = False
+    """True if a blank line has ended the last statement."""
 
     @property
     def is_empty(self) -> bool:
         """True if no statement has begun."""
         return not self._lines
+
+    def is_cut_off(self, line: str) -> bool:
+        """Return True if the line belongs to the statement that the blank line before it has ended."""
+        return self.is_empty and self._ended_by_blank and line[:1] in (" ", "\t") and bool(line.strip())
 
     def add(self, line: str) -> str | None:
         """Add a line. Return the statement if it is complete; None if it needs more lines."""
@@ -33,6 +39,7 @@ class Statements:
         if not source.strip():
             self._lines.clear()
         elif self._is_complete(source):
+            self._ended_by_blank = not line.strip()
             return self.take()
         return None
 

@@ -96,6 +96,15 @@ else:
     assert ended.returncode == 0
 
 
+def test_a_block_of_a_pipe_that_goes_on_after_a_blank_line_is_an_error(
+    cli: Program, fake: tuple[str, FakeSessions]
+) -> None:
+    """Else its rest would be a statement of its own, which IPython runs without its indent."""
+    ended = cli.run("repl", "-q", stdin=b"if 1:\n    print('begun')\n\n    print('rest')\n")
+    assert (ended.returncode, ended.stdout) == (2, b"begun\n")
+    assert b"unexpected indent after a blank line" in ended.stderr
+
+
 def test_lines_of_a_pipe_may_end_as_on_windows(cli: Program, fake: tuple[str, FakeSessions]) -> None:
     before = len(fake[1].requests)
     ended = cli.run("repl", "-q", stdin=b"match 1:\r\n  case 1:\r\n    x = 2\r\n\r\nx + \\\r\n1\r\n")

@@ -18,6 +18,9 @@ import (
 
 var leaveWords = []string{"exit", "quit", "exit()", "quit()"}
 
+const cutOff = "unexpected indent after a blank line: a blank line ends a block, as in Python's interactive mode; " +
+	"remove the blank lines inside of blocks, or use the command run"
+
 func (a *app) repl() *cobra.Command {
 	var settings sessionFlags
 	var sessionID, outputDir string
@@ -159,6 +162,10 @@ func (r *repl) run(ctx context.Context) (int, error) {
 		}
 		if typed.isEmpty() && slices.Contains(leaveWords, strings.TrimSpace(line)) {
 			return 0, nil
+		}
+		if !r.input.isTerminal && typed.isCutOff(line) {
+			r.console.error("%s", cutOff)
+			return exitUsage, nil
 		}
 		if code, complete := typed.add(line); complete {
 			exitCode, err := r.runCell(ctx, code)

@@ -7,9 +7,18 @@ import (
 
 // statements collects the lines of the statement that is being typed. It decides as Python's interactive interpreter
 // does whether more lines are needed, without a parser: the server reports errors of syntax.
-type statements struct{ lines []string }
+type statements struct {
+	lines        []string
+	endedByBlank bool // a blank line has ended the last statement
+}
 
 func (s *statements) isEmpty() bool { return len(s.lines) == 0 }
+
+// isCutOff reports whether the line belongs to the statement that the blank line before it has ended.
+func (s *statements) isCutOff(line string) bool {
+	isIndented := strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")
+	return s.isEmpty() && s.endedByBlank && isIndented && strings.TrimSpace(line) != ""
+}
 
 // add adds a line. It returns the statement if it is complete.
 func (s *statements) add(line string) (string, bool) {
@@ -19,6 +28,7 @@ func (s *statements) add(line string) (string, bool) {
 	case strings.TrimSpace(source) == "":
 		s.lines = nil
 	case s.isComplete(source):
+		s.endedByBlank = strings.TrimSpace(line) == ""
 		return s.take(), true
 	}
 	return "", false
