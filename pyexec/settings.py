@@ -11,6 +11,8 @@ from attrs import field, frozen
 from pyexec.domain.isolation import LIMITS
 
 PREFIX = "PYEXEC_"
+SECONDS_MAX = 1_000_000_000
+"""The maximum of a time, about 31 years. Some clocks and dates of Python fail beyond 292 years."""
 
 
 def _setting(
@@ -22,7 +24,9 @@ def _setting(
     maximum: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Describe one setting. A `maximum` needs a `minimum`."""
+    """Describe one setting. A `maximum` needs a `minimum`. That of a time is `SECONDS_MAX`."""
+    if "in seconds" in doc:
+        maximum = SECONDS_MAX
     bounds = {"minimum": minimum, "maximum": maximum}
     return field(
         default=default, metadata={"section": section, "doc": doc, "choices": tuple(choices)} | bounds
