@@ -24,6 +24,7 @@ from pyexec.wiring.sandboxes import (
     networks,
     security_options,
 )
+from pyexec.wiring.services import default_run_mb, memory_budget_mb
 
 SKEW_SECONDS_MAX = 5.0
 ENGINE_SECONDS = 15.0
@@ -50,6 +51,7 @@ async def check_engine(settings: Settings) -> Sequence[CheckResult]:
         checks = _EngineChecks(settings, engine, identity, info.data_root)
         return [
             *check_info(settings, info),
+            check_memory(settings, identity.memory_mb),
             *await checks.check_networks(stack),
             *await checks.check_sandboxes(),
         ]
@@ -76,6 +78,18 @@ def check_info(settings: Settings, info: DockerInfo) -> Iterator[CheckResult]:
             yield warning("clock", f"Docker's clock differs from this machine's by {-skew:+.0f} s; {fix}")
         else:
             yield ok("clock", "Docker's clock agrees with this machine's")
+
+
+def check_memory(settings: Settings, engine_mb: int) -> CheckResult:
+    """Warn if no run with the default limits fits in the memory of all sandboxes together."""
+    budget, needed = memory_budget_mb(settings, engine_mb), default_run_mb(settings)
+    text = f"all sandboxes together may take {budget} MiB; a run with the default limits takes {needed} MiB"
+    if needed <= budget:
+        return ok("memory", text)
+    fix = "lower PYEXEC_DEFAULT_MEMORY_MB and PYEXEC_DEFAULT_DISK_MB"
+    if settings.max_total_memory_mb is not None:
+        fix += ", or raise PYEXEC_MAX_TOTAL_MEMORY_MB"
+    return warning("memory", f"{text}, so requests that name no limits are rejected; {fix}")
 
 
 @frozen

@@ -135,9 +135,13 @@ def memory_budget_mb(settings: Settings, engine_mb: int) -> int:
     than the memory of the engine's machine."""
     if settings.max_total_memory_mb is not None:
         return settings.max_total_memory_mb
-    standard = settings.default_memory_mb + settings.default_disk_mb + OVERHEAD_MB
     largest = settings.max_memory_mb + settings.max_disk_mb + OVERHEAD_MB
-    return min(engine_mb, max(settings.max_concurrent * standard, largest))
+    return min(engine_mb, max(settings.max_concurrent * default_run_mb(settings), largest))
+
+
+def default_run_mb(settings: Settings) -> int:
+    """Return the memory that a run with the default limits reserves, in MiB."""
+    return settings.default_memory_mb + settings.default_disk_mb + OVERHEAD_MB
 
 
 def build_completion(shared: SharedParts) -> CompletionWriter:

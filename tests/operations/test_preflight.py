@@ -14,7 +14,7 @@ import pytest
 from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.docker.engine import DockerInfo
 from pyexec.preflight.check_result import Verdict, as_text, ok, warning
-from pyexec.preflight.docker import check_info
+from pyexec.preflight.docker import check_info, check_memory
 from pyexec.preflight.host import check_sessions
 from pyexec.settings import Settings
 from tests.operations.preflight import Checked, check, run
@@ -283,3 +283,14 @@ def test_an_engine_whose_bridges_are_not_filtered_is_reported(*, filters: bool) 
     )
     found = [result for result in check_info(Settings(), info) if result.check == "networks"]
     assert [result.verdict for result in found] == ([] if filters else [Verdict.WARNING])
+
+
+def test_a_budget_that_is_too_small_for_a_run_with_the_default_limits_is_reported() -> None:
+    assert check_memory(Settings(), 24 * 1024).verdict is Verdict.OK
+    small_machine = check_memory(Settings(), 2048)
+    assert small_machine.verdict is Verdict.WARNING
+    assert "PYEXEC_MAX_TOTAL_MEMORY_MB" not in small_machine.text
+    small_budget = check_memory(Settings(max_total_memory_mb=2048), 24 * 1024)
+    assert small_budget.verdict is Verdict.WARNING
+    assert "raise PYEXEC_MAX_TOTAL_MEMORY_MB" in small_budget.text
+    assert check_memory(Settings(default_memory_mb=64, default_disk_mb=64), 512).verdict is Verdict.OK
