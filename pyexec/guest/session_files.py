@@ -23,6 +23,9 @@ FILE_COST = 256
 FILE_PIECE = 128 * 1024
 """Bytes of a file in one frame."""
 NAMES_MAX = 32
+CONTENTS_SEARCH_SECONDS = 30.0
+"""How much longer the search for contents may take than one for names. The server lists the names first, and the
+response of a complete list must not be cut off because the second search was a little slower."""
 CODES = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_a_directory",
@@ -255,6 +258,8 @@ class SessionCollection(Collection):
         super().__init__(request, send)
         self.only_names = request["list"]
         self.deadline = math.inf  # the client decides how long the transfer takes
+        if not self.only_names:
+            self.search_deadline += CONTENTS_SEARCH_SECONDS
 
     def send_content(self, file, path, size):
         if self.only_names:

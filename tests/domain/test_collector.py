@@ -1,16 +1,19 @@
 """Test which files the collector sends, what it skips, and the reasons, on a directory of this machine."""
 
 import functools
+import json
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import evolve
+from attrs import asdict, evolve
 
-from pyexec.domain.output_files import SkipReason
+from pyexec.domain.output_files import UNSAFE, SkipReason
 from pyexec.guest import collector
+from pyexec.guest.session_files import SessionCollection
 from pyexec.sandbox.guest_source import source
 from tests.domain.collecting import LIMITS, Clock, collect, put, work
 
@@ -205,6 +208,32 @@ def test_the_search_ends_after_two_seconds(work: Path, monkeypatch: pytest.Monke
     found = collect(["*.txt", "[a-z]"])
     assert found.patterns == [(0, "timeout"), (1, "timeout")]
     assert clock.now < 2.1
+
+
+def test_the_contents_of_a_complete_list_are_not_cut_off(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server lists the files of a session, then reads them. The second search may be slower."""
+    put(work, *(f"file{number}" for number in range(300)))
+    clock, select = Clock(), collector.select
+
+    def slow_select(*arguments: Any) -> Any:
+        clock.now += 0.02
+        return select(*arguments)
+
+    monkeypatch.setattr(collector, "select", slow_select)
+    monkeypatch.setattr(collector, "time", clock)
+    limits = evolve(LIMITS, bytes_max=10_000, files_max=1000)
+    request = {"patterns": ["*"], "unsafe": UNSAFE.pattern, **asdict(limits)}
+    reports = []
+    for only_names in (True, False):
+        sent: list[bytes] = []
+        keep = partial(keep_payload, sent)
+        collector.collect({**request, "list": only_names}, keep, SessionCollection)
+        reports.append(json.loads(sent[-1])["truncated"])
+    assert reports == [True, False]
+
+
+def keep_payload(sent: list[bytes], _: bytes, payload: bytes) -> None:
+    sent.append(payload)
 
 
 def test_the_time_for_sending_does_not_count_as_search(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
