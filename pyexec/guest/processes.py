@@ -44,6 +44,10 @@ class ProcessLimit:
             self.recent, self.recent_since = refusals, now
         return False
 
+    def reset(self):
+        """Count from now on: the processes that caused refusals are dead."""
+        self.baseline = self.recent = self.refusals()
+
     def reached(self):
         """Return the limit if the program has reached it, else None."""
         return self.maximum if self.refusals() > self.baseline else None

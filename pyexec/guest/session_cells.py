@@ -99,6 +99,7 @@ class Cells:
             self.drain()
             reason = cell.reason or ("killed" if reason == "requested" else reason)
             self.end(reason, status if status is not None else signal.SIGKILL, restarted=True)
+        self.limits.processes.reset()
         if self.interpreter is not None:
             self.interpreter.close()
         if reason in ("out_of_memory", "disk_limit"):

@@ -154,6 +154,15 @@ async def test_a_cell_that_ignores_its_timeout_restarts_the_interpreter(shared: 
     assert (await shared.result("x"))["error_type"] == "NameError"
 
 
+async def test_the_cell_after_a_fork_bomb_runs(session: Session) -> None:
+    code = (
+        "import _thread, time\nwhile True:\n    try:\n        _thread.start_new_thread(time.sleep, (60,))\n"
+        "    except RuntimeError:\n        pass"
+    )
+    assert (await session.result(code))["error_type"] == "process_limit"
+    assert (await session.result("6 * 7"))["result"] == "42"
+
+
 async def test_waiting_and_running_cells_can_be_killed(shared: Session) -> None:
     running = await shared.submitted("import time\nx = 1\nprint('on', flush=True)\ntime.sleep(60)")
     waiting = await shared.submitted("y = 1")
