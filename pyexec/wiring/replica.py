@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import anyio
 from attrs import frozen
@@ -14,9 +13,8 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.adapters.webhooks import HttpWebhooks
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tenants import Tenants
-from pyexec.errors import Unavailable
 from pyexec.metrics import NOOP_METER, Meter
-from pyexec.ports import EngineIdentity, Member, Membership, WebhookSender
+from pyexec.ports import EngineIdentity, Member, WebhookSender
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
@@ -32,12 +30,12 @@ from pyexec.services.recovery import REPLICA_LABEL, Recovery
 from pyexec.services.replica_state import Checks, ReplicaReporter
 from pyexec.services.runner import Runner
 from pyexec.services.sessions.sessions import Sessions
-from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces, StepMeter
 from pyexec.settings import Settings
 from pyexec.tenants_file import webhook_policy
 from pyexec.web.context import Context, WebLimits
+from pyexec.wiring.checks import build_checks
 from pyexec.wiring.sandboxes import (
     IndexSource,
     build_environments,
@@ -198,11 +196,7 @@ def assemble(
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
-    checks: Checks = {
-        "server": partial(_check_accepting, shared.slots),
-        "docker": engine.check,
-        "membership": partial(_check_member, stores.membership),
-    }
+    checks = build_checks(shared, engine)
     reporter = ReplicaReporter(
         member=member,
         slots=shared.slots,
@@ -280,18 +274,6 @@ def _context(
         spool_dir=settings.data_dir,
         traces=shared.traces,
     )
-
-
-async def _check_accepting(slots: Slots) -> None:
-    """Raise `Unavailable` during shutdown."""
-    if slots.closed:
-        raise Unavailable("the server is shutting down and accepts no new work")
-
-
-async def _check_member(membership: Membership) -> None:
-    """Raise `Unavailable` while the Consul session is lost."""
-    if not membership.is_member:
-        raise Unavailable("Consul session lost; writes are suspended until it is renewed")
 
 
 async def _run_within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:
