@@ -22,6 +22,7 @@ from mcp_types import (
 )
 
 from pyexec.mcp.executor import Document
+from pyexec.mcp.wording import with_argument_terms
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
@@ -65,7 +66,7 @@ def is_success(result: Document) -> bool:
 
 def state_result(result: Document) -> CallToolResult:
     """Return the state of an execution for a model. That a program failed is no error of the call."""
-    result = with_bounded_displays(result)
+    result = with_argument_terms(with_bounded_displays(result))
     return CallToolResult(content=list(_blocks(result)), structured_content=result)
 
 

@@ -14,6 +14,7 @@ from pyexec.mcp.executor import Document
 from pyexec.mcp.schemas import ApiSchemas, Schema
 from pyexec.mcp.session_tools import has_sessions, run_cell, session_id_of, session_tools
 from pyexec.mcp.tool_entry import Call, ToolEntry, tool_entry
+from pyexec.mcp.wording import with_argument_terms_in_list
 
 WAIT_SECONDS_MAX = 60
 LIST_MAX = 100
@@ -184,7 +185,8 @@ async def _kill(call: Call) -> CallToolResult:
 
 async def _list(call: Call) -> CallToolResult:
     get = call.arguments.get
-    page = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    found = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    page = with_argument_terms_in_list(found)
     return _structured(page, json.dumps(page))
 
 

@@ -144,6 +144,8 @@ class ActiveRuns:
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
         self._draining = False
+        self.on_end: Callable[[OutputLog], None] | None = None
+        """Called with the output of each run that has ended."""
 
     def get(self, execution_id: str) -> Run | None:
         """Return the run, or None if this replica does not handle it."""
@@ -157,7 +159,8 @@ class ActiveRuns:
 
     def remove(self, run: Run) -> None:
         """Remove a run after its end."""
-        self._runs.pop(run.id, None)
+        if self._runs.pop(run.id, None) is not None and self.on_end is not None:
+            self.on_end(run.output_log)
 
     @contextmanager
     def appending(self, run: Run, events: Sequence[Event]) -> Iterator[None]:

@@ -280,6 +280,8 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
         ("run --webhok", "No such option '--webhok'. Did you mean '--webhook-url'?"),
         ("run --xyzzy", "No such option '--xyzzy'."),
         ("run -qz", "No such option '-z'."),
+        ("list --asyn", "No such option '--asyn'. Did you mean '--json'?"),
+        ("session list --memry", "No such option '--memry'."),
         ("help kil", "No such command 'kil'. Did you mean 'kill'?"),
         ("help session nw", "No such command 'nw'. Did you mean 'new'?"),
     ],

@@ -26,6 +26,7 @@ class Container:
         self.step = step
         self.fail = fail
         self.written = 0
+        self.ran_out_of_memory = False
         self.lines = [b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}']
 
     async def read_line(self) -> bytes:
@@ -40,6 +41,9 @@ class Container:
             return 0
         on_output(b"error: it failed\n")
         return int(await self.fail(self))
+
+    async def has_oom_event(self) -> bool:
+        return self.ran_out_of_memory
 
     async def written_bytes(self) -> int:
         return self.written
@@ -98,3 +102,27 @@ async def test_a_failure_names_its_field(
     failure = await failure_of(Container(step, fail))
     assert failure.field == field
     assert isinstance(failure, SetupTimeout) == (fail is hang)
+
+
+async def exit_with_137(_: Container) -> int:
+    return 137
+
+
+async def run_out_of_memory(container: Container) -> int:
+    container.ran_out_of_memory = True
+    return 137
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (exit_with_137, "error: it failed"),
+        (run_out_of_memory, "it ran out of memory; the memory limit of a setup is 1024 MiB"),
+    ],
+)
+async def test_only_a_step_that_the_kernel_has_killed_ran_out_of_memory(
+    fail: Callable[[Container], Any], reason: str
+) -> None:
+    failure = await failure_of(Container("make", fail))
+    assert str(failure) == f"pre_commands[1] failed with exit code 137: {reason}"
+    assert failure.exit_code == 137

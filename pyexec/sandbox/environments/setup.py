@@ -157,8 +157,10 @@ class Setup:
         if code == 0:
             return
         reason = tail.reason()
-        if code == _KILLED_EXIT:
-            reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
+        if code == _KILLED_EXIT and await container.has_oom_event():
+            reason = (
+                f"it ran out of memory; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
+            )
         text = f"{step.name} failed with exit code {code}: {reason}"
         raise SetupFailed(text, field=step.field, exit_code=code)
 
