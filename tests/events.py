@@ -68,8 +68,8 @@ def submitted(
     return Submitted(at=at, nonce=nonce(), spec=spec, payload=payload, pinned=pinned)
 
 
-def claimed(replica: str = "replica-1", at: datetime = START, queued_ms: int = 0) -> Claimed:
-    return Claimed(at=at, nonce=nonce(), replica=replica, queued_ms=queued_ms)
+def claimed(replica: str = "replica-1", at: datetime = START) -> Claimed:
+    return Claimed(at=at, nonce=nonce(), replica=replica)
 
 
 def released(at: datetime = START) -> Released:

@@ -82,15 +82,11 @@ class Submitted(Event):
 
 @frozen(kw_only=True)
 class Claimed(Event):
-    """A replica is responsible for the execution from now on.
-
-    `queued_ms` is how long the execution had waited for this claim, on the leader's monotonic clock. It is 0 if the
-    replica that accepted the execution claims it."""
+    """A replica is responsible for the execution from now on."""
 
     name = "claimed"
 
     replica: str
-    queued_ms: int = 0
 
 
 @frozen(kw_only=True)

@@ -87,8 +87,6 @@ class Execution:
     created_at: datetime
     owner: str | None = None
     claimed_at: datetime | None = None
-    queued_ms: int = 0
-    """How long the execution had waited when it was claimed last."""
     preparing_at: datetime | None = None
     started_at: datetime | None = None
     engine: str | None = None
@@ -170,12 +168,7 @@ def _changes(state: Execution, event: Event) -> dict[str, Any]:
     """Return the fields that the event changes, besides `seq`."""
     match event:
         case Claimed():
-            return {
-                "phase": Phase.CLAIMED,
-                "owner": event.replica,
-                "claimed_at": event.at,
-                "queued_ms": event.queued_ms,
-            }
+            return {"phase": Phase.CLAIMED, "owner": event.replica, "claimed_at": event.at}
         case Released():
             return {"phase": Phase.QUEUED, "owner": None, "claimed_at": None, "preparing_at": None}
         case Preparing():

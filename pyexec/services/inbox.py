@@ -35,8 +35,7 @@ class InboxWorker:
 
     An assigned execution waits `slot_wait_seconds` for a slot. Then it is released, so that another replica can run
     it, or the leader can end it as `queue_timeout`. If it needs a setup, it joins the setup lane instead, and fails
-    with `queue_timeout`. The time that it waited for the claim counts, too: both together are at most
-    `queue_timeout_seconds`."""
+    with `queue_timeout` after `queue_timeout_seconds`."""
 
     log: EventLog
     slots: Slots
@@ -103,13 +102,8 @@ class InboxWorker:
         run.record(events)
         spec = run.execution.spec
         correlate(execution_id, "async", spec.tenant)
-        seconds_left = max(0.0, self.queue_timeout_seconds - run.execution.queued_ms / 1000)
         reservation = Reservation(
-            slots=self.slots,
-            lane=self.lane,
-            seconds_left=seconds_left,
-            timeout_seconds=self.queue_timeout_seconds,
-            tenant=spec.tenant,
+            slots=self.slots, lane=self.lane, seconds_left=self.queue_timeout_seconds, tenant=spec.tenant
         )
         try:
             with self._starting[execution_id]:
@@ -117,7 +111,7 @@ class InboxWorker:
                     reservation.join_setup(setup_key(spec))
                 else:
                     reservation.slot = await self.slots.reserve(
-                        spec.limits, min(self.slot_wait_seconds, seconds_left), spec.tenant
+                        spec.limits, self.slot_wait_seconds, spec.tenant
                     )
                 self.runner.launch(run, partial(self.preparation.place_from_payload, run, reservation))
         except QueueTimeout:

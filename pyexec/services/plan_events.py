@@ -17,12 +17,12 @@ class PlannedAppend:
     fence: str | None = None
 
 
-def append_of(action: Action, queue_timeout_seconds: float, *, queued_ms: int) -> PlannedAppend:
-    """Return what the reconciler appends for an action on an execution that has waited for `queued_ms`."""
+def append_of(action: Action, queue_timeout_seconds: float) -> PlannedAppend:
+    """Return what the reconciler appends for an action."""
     execution = action.execution
     match action:
         case Claim():
-            event = Claimed(at=now(), nonce=nonce(), replica=action.replica, queued_ms=queued_ms)
+            event = Claimed(at=now(), nonce=nonce(), replica=action.replica)
             return PlannedAppend(event=event, notify=action.replica)
         case Expire():
             error = (

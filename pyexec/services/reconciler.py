@@ -239,8 +239,7 @@ class Reconciler:
         ):
             self._open.pop(execution_id, None)
             return
-        queued_before = execution.queued_ms / 1000  # known to the leader that claimed it
-        since = self._first_seen.setdefault(execution_id, anyio.current_time() - queued_before)
+        since = self._first_seen.setdefault(execution_id, anyio.current_time())
         self._open[execution_id] = OpenExecution(execution=execution, waiting_since=since)
 
     def _runs_here(self, execution_id: str, length: int) -> bool:
@@ -262,8 +261,7 @@ class Reconciler:
 
     async def _act(self, action: Action) -> None:
         execution = action.execution
-        queued_seconds = anyio.current_time() - self._first_seen.get(execution.id, anyio.current_time())
-        append = append_of(action, self._config.queue_timeout_seconds, queued_ms=int(1000 * queued_seconds))
+        append = append_of(action, self._config.queue_timeout_seconds)
         try:
             await self._log.append(
                 execution.id, execution.seq, [append.event], notify=append.notify, fence=append.fence

@@ -16,8 +16,7 @@ from pyexec.services.slots import Slot, Slots
 class Reservation:
     """Holds a slot or a place in the setup lane, never both. `release` it if no program starts in the slot.
 
-    `seconds_left` is how long the execution may still wait, in both queues together; `timeout_seconds`, which errors
-    name, is how long it might wait from the start. `tenant` is its tenant."""
+    `seconds_left` is how long the execution may still wait, in both queues together. `tenant` is its tenant."""
 
     slots: Slots
     lane: SetupLane
@@ -25,7 +24,9 @@ class Reservation:
     tenant: str
     slot: Slot | None = None
     place: SetupPlace | None = None
-    timeout_seconds: float = field(default=Factory(lambda self: self.seconds_left, takes_self=True))
+    _timeout_seconds: float = field(
+        init=False, default=Factory(lambda self: self.seconds_left, takes_self=True)
+    )
 
     @property
     def reserved_slot(self) -> Slot:
@@ -105,7 +106,7 @@ class Reservation:
         try:
             yield
         except QueueTimeout as error:
-            limit = f"PYEXEC_QUEUE_TIMEOUT ({self.timeout_seconds:g} s)"
+            limit = f"PYEXEC_QUEUE_TIMEOUT ({self._timeout_seconds:g} s)"
             raise QueueTimeout(f"queue timeout: {error} within {limit}") from None
         finally:
             self.seconds_left = max(0.0, self.seconds_left - (anyio.current_time() - begun))
