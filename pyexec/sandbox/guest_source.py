@@ -12,6 +12,7 @@ _SUPERVISOR = (
     "wire",
     "archive",
     "disk",
+    "socket_diag",
     "sockets",
     "locks",
     "memory",

@@ -158,7 +158,8 @@ groups and sources of IPv4 groups, whose memory the kernel does not count. Flow 
 outlive a program."""
 TCP_ZEROCOPY_RECEIVE = 35
 """Maps received pages, which the kernel counts for no container, into the program's memory, without a limit."""
-NETLINK_ROUTE = 0
+NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4
+"""The second one lists sockets with their memory. Only the supervisor uses it, before it installs its filter."""
 PR_SET_SECCOMP = 22
 RLIMIT_CORE = 4
 PRIO_USER, IOPRIO_WHO_PROCESS = 2, 1
