@@ -33,6 +33,7 @@ LARGEST = {
     "setsockopt": [(2, 127)],
     "getsockopt": [(1, 511), (2, 127)],
     "fcntl": [(1, 2047)],
+    "fadvise64": [(3, 7)],
 }
 """The largest resource or option that the profile allows. The kernel has none above it."""
 SUPERVISOR = 1

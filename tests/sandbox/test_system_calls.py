@@ -208,6 +208,23 @@ print(resource.getrlimit(resource.RLIMIT_CORE) == before)
     assert (await attack(source))["stdout"] == "True\n"
 
 
+async def test_a_program_cannot_evict_files_of_its_image_from_memory(attack: Attack) -> None:
+    """All containers of the image read the same pages. After an eviction, they read from the machine's disk."""
+    source = """
+import os, pydoc_data.topics
+def read_from_disk():
+    with open('/proc/self/io') as counters, open(pydoc_data.topics.__file__, 'rb') as file:
+        before = int(counters.read().partition('\\nread_bytes: ')[2].split()[0])
+        file.read()
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        counters.seek(0)
+        return int(counters.read().partition('\\nread_bytes: ')[2].split()[0]) - before
+read_from_disk()
+print(read_from_disk())
+"""
+    assert (await attack(source))["stdout"] == "0\n"
+
+
 async def test_a_program_cannot_hide_its_descriptors(attack: Attack) -> None:
     """The supervisor reads them to estimate how many file locks there are. Programs such as gpg end on an error."""
     source = """
