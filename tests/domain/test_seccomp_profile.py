@@ -24,7 +24,7 @@ from pyexec.domain.seccomp.policy import (
 from pyexec.domain.seccomp.profile import docker_profile
 
 WIDER = {
-    "ioctl", "madvise", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
+    "ioctl", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
 }  # fmt: skip
 """Calls that the profile allows with every argument."""
 LARGEST = {
@@ -34,6 +34,7 @@ LARGEST = {
     "getsockopt": [(1, 511), (2, 127)],
     "fcntl": [(1, 2047)],
     "fadvise64": [(3, 7)],
+    "madvise": [(2, 127)],
 }
 """The largest resource or option that the profile allows. The kernel has none above it."""
 SUPERVISOR = 1

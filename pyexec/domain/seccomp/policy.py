@@ -165,7 +165,8 @@ RLIMIT_CORE = 4
 PRIO_USER, IOPRIO_WHO_PROCESS = 2, 1
 MAP_HUGETLB, SHM_HUGETLB, MFD_HUGETLB = 0x40000, 0o4000, 4
 MS_SYNC = 4
-MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE = 12, 100, 101
+REFUSED_ADVICE = (12, 21, 100, 101)
+"""MADV_MERGEABLE, MADV_PAGEOUT, MADV_HWPOISON and MADV_SOFT_OFFLINE."""
 FADV_DONTNEED = 4
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 NEW_NAMESPACES = 0x7E020000
@@ -261,9 +262,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     **_pages_of_sockets(),
     "ioctl": deny(*([equals(1, request)] for request in (TIOCSTI, TIOCLINUX, TIOCSETD))),
     "mmap": deny([has_any(3, MAP_HUGETLB)], action=ENOMEM),
-    "madvise": deny(
-        *([equals(2, advice)] for advice in (MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE)), action=EINVAL
-    ),
+    "madvise": deny(*([equals(2, advice)] for advice in REFUSED_ADVICE), action=EINVAL),
     "fadvise64": deny([equals(3, FADV_DONTNEED)], action=NO_EFFECT),
     "shmget": deny([has_any(2, SHM_HUGETLB)], action=ENOMEM),
     "msync": deny([has_any(2, MS_SYNC)], action=NO_EFFECT),

@@ -14,7 +14,6 @@ from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, INT, Actio
 _EVERY_ARGUMENT: Final = frozenset(
     {
         "ioctl",
-        "madvise",
         "sched_setaffinity",
         "sched_setattr",
         "sched_setparam",
@@ -31,9 +30,10 @@ _UNKNOWN_CALLS = """
 """
 _UNKNOWN: Final = frozenset(_UNKNOWN_CALLS.split())
 """Calls that fail with ENOSYS. Other calls that the policy does not name fail with EPERM, Docker's default."""
-_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX, _LEVELS_MAX, _NETLINK_MAX, _ADVICE_MAX = 128, 16, 2048, 512, 32, 8
-"""Socket options, resource limits, commands of `fcntl`, levels of socket options, protocols of netlink and advice about
-files have smaller numbers. Larger ones are refused."""
+_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX, _LEVELS_MAX, _NETLINK_MAX = 128, 16, 2048, 512, 32
+_ADVICE_MAX, _FILE_ADVICE_MAX = 128, 8
+"""Socket options, resource limits, commands of `fcntl`, levels of socket options, protocols of netlink, and advice
+about memory and files have smaller numbers. Larger ones are refused."""
 _ARCHITECTURES = (("SCMP_ARCH_X86_64", ("SCMP_ARCH_X32",)), ("SCMP_ARCH_AARCH64", ()))
 """Without their 32-bit forms: there, `socketcall` passes the arguments of `socket` in memory, which no filter reads."""
 
@@ -80,7 +80,11 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
         yield "fcntl", ALLOW, [block]
     for command in policy.F_OFD_LOCKS:
         yield "fcntl", policy.EINVAL, _arguments([equals(1, command)])
-    for block in _blocks(3, 0, _ADVICE_MAX, {policy.FADV_DONTNEED}):
+    for block in _blocks(2, 0, _ADVICE_MAX, set(policy.REFUSED_ADVICE)):
+        yield "madvise", ALLOW, [block]
+    for advice in policy.REFUSED_ADVICE:
+        yield "madvise", policy.EINVAL, _arguments([equals(2, advice)])
+    for block in _blocks(3, 0, _FILE_ADVICE_MAX, {policy.FADV_DONTNEED}):
         yield "fadvise64", ALLOW, [block]
     yield "fadvise64", policy.NO_EFFECT, _arguments([equals(3, policy.FADV_DONTNEED)])
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
