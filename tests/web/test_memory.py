@@ -1,5 +1,6 @@
 """Test that a large upload is streamed: the server's memory does not grow with it."""
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -76,6 +77,18 @@ async def test_slow_readers_of_large_output_take_bounded_memory(server: Server, 
     for reader in readers:
         assert len(await reader.read()) == 10 * (MEBIBYTE - 1)
     assert resident(server, "VmHWM") - before < 10 * GROWTH_MAX
+
+
+async def test_rejected_requests_leave_no_memory_behind(server: Server, api: Api) -> None:
+    """The body of a rejected request was kept until a garbage collection, after 50 of these requests."""
+    await check_works(api)
+    before = resident(server, "VmRSS")
+    headers = {"Content-Type": "application/json"}
+    for _ in range(12):
+        body = io.BytesIO(b'{"cod": "' + b"x" * (15 * MEBIBYTE) + b'"}')
+        answer = await api.request("POST", "/api/v1/eval", data=body, headers=headers)
+        assert answer.status == 400, answer.document
+    assert resident(server, "VmRSS") - before < 2 * GROWTH_MAX
 
 
 async def test_slow_callers_of_runs_with_large_output_take_bounded_memory(server: Server, api: Api) -> None:
