@@ -21,7 +21,7 @@ from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, 
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, Unavailable
-from pyexec.json_parser import STRINGS_MAX
+from pyexec.json_parser import STRINGS_MAX, VALUES_MAX
 from pyexec.metrics import NOOP_METER
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
@@ -235,6 +235,18 @@ async def test_the_number_of_strings_in_a_document_is_bounded(front: Front) -> N
     assert f"more than {STRINGS_MAX} strings" in document["error"]
     quotes = '"' * 3 * STRINGS_MAX
     _, archive = await front.recorded("/api/v1/eval", json={"code": quotes})
+    assert len(names_in(archive)) == 1
+
+
+@pytest.mark.parametrize("value", ["1", "[]", "{}"])
+async def test_the_number_of_values_in_a_document_is_bounded(front: Front, value: str) -> None:
+    """Lists and numbers take much more memory than their text, and Python runs nothing else while it makes them."""
+    body = io.BytesIO(f'{{"code": "", "script_args": [{",".join([value] * VALUES_MAX)}]}}'.encode())
+    headers = {"Content-Type": "application/json"}
+    document = await front.refusal("POST", "/api/v1/eval", data=body, headers=headers)
+    assert f"more than {VALUES_MAX} list items" in document["error"]
+    text = r"\"\\" + "[{," * VALUES_MAX
+    _, archive = await front.recorded("/api/v1/eval", json={"code": text, "script_args": ["[,"]})
     assert len(names_in(archive)) == 1
 
 
