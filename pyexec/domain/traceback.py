@@ -32,6 +32,7 @@ _EVENT = re.compile(
           | ---[ ]Logging[ ]error[ ]---
           | Fatal[ ]Python[ ]error:[^\n]*
         )
+      | (?P<source>SyntaxError:[ ](?:encoding[ ]problem:|Non-UTF-8[ ]code[ ]starting[ ]with)[ ][^\n]*)
       | (?P<warning>[^ \n][^\n]*?:[0-9]+:[ ]\w*Warning:[^\n]*)
       | (?P<original>Original[ ]exception[ ]was:)
       | (?P<chain>
@@ -197,6 +198,9 @@ class TracebackParser:
             self._add_text(lines[at : event.start()])
             self._end_messages(groups_only=True)
             self._add_text(lines[event.start() : end])
+        elif kind == "source":
+            self._add_text(lines[at:end])
+            self._printed = _undecodable(event["source"])
         elif kind in ("other", "warning", "original"):
             self._add_text(lines[at : event.start()])
             self._end_messages()
@@ -266,6 +270,14 @@ class TracebackParser:
         for found in (self._main, self._printed):
             if found is not None and (found.is_group or not groups_only):
                 found.ended = True
+
+
+def _undecodable(line: bytes) -> _Traceback:
+    """Return the error for a script that is not in its encoding. Python up to 3.11 prints it without a traceback."""
+    name, _, message = line.decode("utf-8", "replace").partition(": ")
+    number = re.search(r" on line ([0-9]{1,9}), but no encoding", message)
+    own_line = None if number is None else int(number[1])
+    return _Traceback(name=name, message=f"{message[:MESSAGE_CHARACTERS]}\n", own_line=own_line)
 
 
 def cut_message(text: str) -> str:

@@ -44,6 +44,17 @@ def test_network_errors_are_recognized_by_the_messages_of_the_c_library(error: s
     assert Crash(error_type="OSError", error=error, error_line=1).is_network_error is wanted
 
 
+def test_a_script_in_another_encoding_has_an_error_without_a_traceback() -> None:
+    text = "Non-UTF-8 code starting with '\\xe9' in file /work/main.py on line 7, but no encoding declared"
+    assert parse_traceback(f"SyntaxError: {text}\n") == Crash(
+        error_type="SyntaxError", error=text, error_line=7
+    )
+    text = "encoding problem: nope"
+    assert parse_traceback(f"SyntaxError: {text}\n") == Crash(
+        error_type="SyntaxError", error=text, error_line=None
+    )
+
+
 def test_a_long_exception_name_is_cut() -> None:
     text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
     crash = parse_traceback(text)
