@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from pyexec_client import AsyncClient
     from pyexec_client.options import Limits
+
+
+_OTHER_NUMBER = re.compile(r"[^!-~]|_")
+"""What Python's numbers may contain, and those of the Go program may not."""
 
 
 class _Number(asyncclick.ParamType[float]):
@@ -33,7 +38,7 @@ class _Number(asyncclick.ParamType[float]):
         self, value: Any, param: asyncclick.Parameter | None, ctx: asyncclick.Context | None
     ) -> float:
         try:
-            number = self._parse(value)
+            number = math.nan if _OTHER_NUMBER.search(str(value)) else self._parse(value)
         except ValueError:
             number = math.nan
         if not self._allowed(number):

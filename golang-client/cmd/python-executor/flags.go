@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -119,7 +120,7 @@ type positiveFloat float64
 
 func (p *positiveFloat) Set(text string) error {
 	number, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(number > 0) || math.IsInf(number, 0) {
+	if err != nil || strings.ContainsAny(text, "xX_") || !(number > 0) || math.IsInf(number, 0) {
 		return errors.New("must be a positive number")
 	}
 	*p = positiveFloat(number)
