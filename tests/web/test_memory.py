@@ -79,14 +79,17 @@ async def test_slow_readers_of_large_output_take_bounded_memory(server: Server, 
     assert resident(server, "VmHWM") - before < 10 * GROWTH_MAX
 
 
-async def test_rejected_requests_leave_no_memory_behind(server: Server, api: Api) -> None:
+@pytest.mark.parametrize(("path", "end"), [("/api/v1/eval", b'"}'), ("/mcp", b"")])
+async def test_rejected_requests_leave_no_memory_behind(
+    server: Server, api: Api, path: str, end: bytes
+) -> None:
     """The body of a rejected request was kept until a garbage collection, after 50 of these requests."""
     await check_works(api)
     before = resident(server, "VmRSS")
     headers = {"Content-Type": "application/json"}
     for _ in range(12):
-        body = io.BytesIO(b'{"cod": "' + b"x" * (15 * MEBIBYTE) + b'"}')
-        answer = await api.request("POST", "/api/v1/eval", data=body, headers=headers)
+        body = io.BytesIO(b'{"cod": "' + b"x" * (15 * MEBIBYTE) + end)
+        answer = await api.request("POST", path, data=body, headers=headers)
         assert answer.status == 400, answer.document
     assert resident(server, "VmRSS") - before < 2 * GROWTH_MAX
 
