@@ -25,6 +25,7 @@ _HINTS = (
     "(the network is disabled",
     "(files in /work and /tmp",
     "(the sandbox has no module",
+    "(this run has no standard input",
     "(the program reached the limit",
 )
 

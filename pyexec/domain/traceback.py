@@ -61,6 +61,7 @@ _NO_NETWORK = re.compile(
     r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
 )
 """Messages of the C library without a route (ENETUNREACH, EAI_AGAIN), which other libraries include in theirs."""
+_END_OF_INPUT = "EOF when reading a line"
 _DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device")
 
 
@@ -100,6 +101,11 @@ class Crash:
     def is_network_error(self) -> bool:
         """True if the message says that there is no network."""
         return _NO_NETWORK.search(self.error) is not None
+
+    @property
+    def is_end_of_input(self) -> bool:
+        """True if the program has called `input()` at the end of its standard input."""
+        return self.error_type == "EOFError" and self.error.startswith(_END_OF_INPUT)
 
     @property
     def is_disk_full(self) -> bool:

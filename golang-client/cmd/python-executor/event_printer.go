@@ -18,6 +18,7 @@ var hints = []string{
 	"(the network is disabled",
 	"(files in /work and /tmp",
 	"(the sandbox has no module",
+	"(this run has no standard input",
 	"(the program reached the limit",
 }
 
