@@ -26,6 +26,15 @@ from pyexec.mcp.executor import Document
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
+_ARGUMENTS = {
+    "with config.network_disabled: false, or --network": "with network: true",
+    "; change it with config.disk_mb, or --disk": "",
+    ", or open one with config.disk_mb, or --disk": "",
+    "the requirements: requirements_txt, --requirements FILE, or": "the argument requirements, or",
+    "requirements_txt, or --requirements FILE": "requirements",
+    "as stdin, or with --stdin FILE": "as stdin",
+}
+"""What the hints in the errors of programs name, and what a model passes to the tools instead."""
 _BINARY = "application/octet-stream"
 _SIGNATURES = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -84,7 +93,7 @@ def _sections(result: Document) -> Iterator[str]:
         if text := result.get(name):
             note = " (the server stored only its beginning)" if cut.get(name) else ""
             yield f"{name}{note}:\n{shortened(text.rstrip())}"
-    if (value := result.get("result")) is not None:
+    if (value := result.get("result")) not in (None, "None"):  # as in an interactive interpreter
         yield f"result: {shortened(value)}"
     yield _summary(result)
 
@@ -97,13 +106,21 @@ def _summary(result: Document) -> str:
     if (milliseconds := result.get("duration_ms")) is not None:
         facts.append(f"{milliseconds} ms")
     if not is_success(result):
-        facts += [str(result[name]) for name in ("error_type", "error") if result.get(name)]
+        facts += [result["error_type"]] if result.get("error_type") else []
+        facts += [_error_for_model(result["error"])] if result.get("error") else []
     if result.get("interpreter_restarted"):
         facts.append("the session has a new interpreter: its variables are lost")
     if result.get("truncated", {}).get("displays"):
         facts.append("some displays are left out")
     facts += [f"not returned: {_skipped(entry)}" for entry in result.get("files_skipped") or ()]
     return shortened(", ".join(facts))
+
+
+def _error_for_model(error: str) -> str:
+    """Return the error of a program with the arguments of the tools in the server's hints."""
+    for names, argument in _ARGUMENTS.items():
+        error = error.replace(names, argument)
+    return error
 
 
 def _skipped(entry: Mapping[str, str]) -> str:

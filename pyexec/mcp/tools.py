@@ -135,7 +135,9 @@ def _run_properties(api: ApiSchemas, code: str) -> dict[str, Schema]:
     """Return the arguments of a run; `code` describes the source code. Each has the schema of the API's field."""
     return {
         "code": api.field("EvalRequest", "code", description=code),
-        "files": api.field("EvalRequest", "files", description=descriptions.FILES),
+        "files": api.field(
+            "EvalRequest", "files", description=descriptions.FILES, examples=descriptions.FILES_EXAMPLES
+        ),
         "requirements": api.field("EvalRequest", "requirements_txt"),
         "inline_requirements": api.field(
             "EvalRequest", "inline_requirements", description=descriptions.INLINE_REQUIREMENTS

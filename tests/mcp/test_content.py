@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
 from mcp_types import ImageContent, TextContent
 
+from pyexec.domain.missing_module import CELL_MODULE_HINT, MODULE_HINT
+from pyexec.domain.outcome import CELL_DISK_HINT, CELL_NETWORK_HINT, DISK_HINT, NETWORK_HINT, STDIN_HINT
 from pyexec.mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
 from pyexec.mcp.displays import NOTE, VALUES_MAX
 
@@ -71,6 +74,36 @@ def test_a_result_without_output_says_how_it_ended() -> None:
     failed = result(status="failed", exit_code=124, error_type="timeout", error="longer than 1 s")
     assert tool_result(failed).is_error
     assert texts(failed) == ["exe_1: failed, exit code 124, 12 ms, timeout, longer than 1 s"]
+
+
+def test_a_result_of_none_is_left_out() -> None:
+    assert texts(result(stdout="42\n", result="None")) == [
+        "stdout:\n42\n\nexe_1: completed, exit code 0, 12 ms"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        (NETWORK_HINT, "(the network is disabled in this run; enable it with network: true)"),
+        (CELL_NETWORK_HINT, "(the network is disabled in this session; open one with network: true)"),
+        (DISK_HINT, "(files in /work and /tmp together may take {} MiB in this run)"),
+        (CELL_DISK_HINT, "(files in /work and /tmp together may take {} MiB in this session; delete files)"),
+        (STDIN_HINT, "(this run has no standard input; send it as stdin)"),
+        (
+            MODULE_HINT,
+            '(the sandbox has no module {}; {} to the argument requirements, or a "# /// script" block)',
+        ),
+        (
+            CELL_MODULE_HINT,
+            "(the sandbox has no module {}; {} to the requirements of a new session: open one with requirements)",
+        ),
+    ],
+)
+def test_hints_name_the_arguments_of_the_tools(hint: str, said: str) -> None:
+    document = result(exit_code=1, error_type="E", error=f"failed {hint}")
+    assert texts(document) == [f"exe_1: completed, exit code 1, 12 ms, E, failed {said}"]
+    assert tool_result(document).structured_content["error"] == f"failed {hint}"
 
 
 def test_truncated_output_is_named() -> None:
