@@ -76,11 +76,15 @@ class Commands(asyncclick.Group):
         try:
             return await super().invoke(ctx)
         except asyncclick.UsageError as error:
+            is_source = isinstance(error, asyncclick.NoSuchOption) and error.option_name == "-c"
+            hint = " eval runs source text." if is_source else ""
             name = ctx.invoked_subcommand
             if error.ctx is None and name and (command := self.get_command(ctx, name)):
                 # asyncclick's parser sets no context, and then the message has no usage line.
                 context = asyncclick.Context(command, ctx, info_name=name)
-                raise asyncclick.UsageError(error.format_message(), context) from error
+                raise asyncclick.UsageError(error.format_message() + hint, context) from error
+            if hint:
+                raise asyncclick.UsageError(error.format_message() + hint, error.ctx) from error
             raise
 
     def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from pyexec_client.options import Limits
 
 
+_UNITS = {
+    **dict.fromkeys(("--timeout", "--cpu-seconds", "--idle-timeout", "--lifetime"), ", in seconds"),
+    **dict.fromkeys(("--memory", "--disk"), ", in MiB"),
+}
+
+
 class _Number(asyncclick.ParamType[float]):
     """A flag type: `parse` converts the text, `allowed` checks the number, `expected` describes it in errors."""
 
@@ -38,7 +44,9 @@ class _Number(asyncclick.ParamType[float]):
             number = math.nan
         if not self._allowed(number):
             flag = param.opts[0] if param else "number"
-            raise asyncclick.UsageError(f"{flag} {value}: must be {self._expected}", ctx)
+            raise asyncclick.UsageError(
+                f"{flag} {value}: must be {self._expected}{_UNITS.get(flag, '')}", ctx
+            )
         return number
 
 
