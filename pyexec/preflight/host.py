@@ -21,7 +21,7 @@ from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
-from pyexec.settings import Settings
+from pyexec.settings import LOOPBACK, Settings
 from pyexec.tenants_file import read_tenants, webhook_policy
 from pyexec.wiring.tracing import ENDPOINT, is_tracing
 
@@ -29,7 +29,6 @@ LOW_MB = 1024
 BLOB_SECONDS = 30.0
 _DEPLOYMENT = "check"
 """Stands for the deployment id in the names of objects: the check does not know the id."""
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _CONTENT = b"written and removed by python-executor-server --check"
 
 
@@ -49,12 +48,12 @@ def check_address(settings: Settings) -> Iterator[CheckResult]:
                 yield failed("address", f"cannot listen on {address}: {error.strerror}", fix)
         else:
             yield ok("address", f"{address} is free")
-    if settings.host not in _LOOPBACK and not (settings.api_tokens or settings.tenants_file):
+    if settings.is_open:
         yield warning(
             "address",
             f"anyone who can reach {address} can run programs; set PYEXEC_API_TOKENS, or PYEXEC_HOST to 127.0.0.1",
         )
-    if settings.consul_addr and settings.host in _LOOPBACK and not settings.advertise_addr:
+    if settings.consul_addr and settings.host in LOOPBACK and not settings.advertise_addr:
         yield warning(
             "address",
             "replicas on other machines cannot fetch live output from this one; set PYEXEC_HOST and "

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ ENGINE_SECONDS = 600.0
 """Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
 OLDEST_PYTHON = (3, 8)
 _KILLED_EXIT = 137
+_UNTRUSTED = re.compile("invalid peer certificate|CERTIFICATE_VERIFY_FAILED|unable to get (local )?issuer")
+"""Messages of uv, of Python and of OpenSSL about a certificate, such as that of a proxy which inspects TLS."""
 _UV, _REQUIREMENTS, _CA, _APT = (
     f"{TOOLS}/{name}" for name in ("uv", "requirements.txt", "ca.pem", "apt.conf")
 )
@@ -159,6 +162,8 @@ class Setup:
         reason = tail.reason()
         if code == _KILLED_EXIT:
             reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
+        elif _UNTRUSTED.search(reason):
+            reason += "; the server's operator can add certificate authorities with PYEXEC_CA_BUNDLE"
         text = f"{step.name} failed with exit code {code}: {reason}"
         raise SetupFailed(text, field=step.field, exit_code=code)
 
