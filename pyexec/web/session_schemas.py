@@ -49,6 +49,7 @@ class CellRequest:
             (option.name for option in fields(SessionRequest)),
             "set it when the session is opened, with POST /api/v1/sessions",
         ),
+        "config": "send timeout_seconds beside code; the other limits are set when the session is opened",
         "eval_last_expr": "a cell always returns the value of its last expression",
         "stdin": "a cell has no standard input",
     }
