@@ -99,7 +99,7 @@ def test_precedence_of_inputs(program):
     program.file("other.py", "print('argument')")
     done = program.run("--file", "main.py", "other.py", stdin=b"print('piped')")
     assert done.stdout == b"file\n"
-    assert b"ignoring other.py: --file was given" in done.stderr
+    assert b"ignoring other.py: with --file, only the files that it names are sent\n" in done.stderr
     assert program.run("other.py", stdin=b"print('piped')").stdout == b"argument\n"
 
 
