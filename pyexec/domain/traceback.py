@@ -245,9 +245,9 @@ class TracebackParser:
         return end
 
     def _add_frames(self, opened: _Traceback, lines: bytes) -> None:
+        script = one_line(self.script)
         for frame in _FRAME.finditer(lines):
             path = frame["path"].decode("utf-8", "replace")
-            script = one_line(self.script)
             is_script = path in (script, self.root + script)
             if not opened.has_frames:
                 opened.is_main = is_script and frame["name"] == (

@@ -21,8 +21,8 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.executor import Document
-from pyexec.mcp.wording import with_argument_terms
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""

@@ -9,12 +9,12 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from pyexec.mcp import descriptions
+from pyexec.mcp.argument_terms import with_argument_terms_in_list
 from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
 from pyexec.mcp.executor import Document
 from pyexec.mcp.schemas import ApiSchemas, Schema
 from pyexec.mcp.session_tools import has_sessions, run_cell, session_id_of, session_tools
 from pyexec.mcp.tool_entry import Call, ToolEntry, tool_entry
-from pyexec.mcp.wording import with_argument_terms_in_list
 
 WAIT_SECONDS_MAX = 60
 LIST_MAX = 100

@@ -121,3 +121,11 @@ def test_an_error_names_arguments_of_the_tools() -> None:
     assert str(error) == "send inline_requirements: false to ignore it"
     error = tool_error("line 1 of requirements_txt", code="invalid_request", field="config.network_disabled")
     assert (str(error), error.field) == ("line 1 of requirements", "network")
+    error = tool_error("config.memory_mb: the archive has config.py twice", code="invalid_request")
+    assert str(error) == "memory_mb: the archive has config.py twice"
+
+
+def test_the_output_of_a_setup_is_kept_as_it_is() -> None:
+    said = "pre_commands[0] failed with exit code 1: config.disk_mb and requirements_txt in config.py"
+    answer = tool_result(result(status="failed", error_type="setup_failed", error=said))
+    assert answer.structured_content["error"] == said

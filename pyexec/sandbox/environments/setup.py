@@ -6,7 +6,7 @@ import math
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,15 @@ from attrs import frozen
 
 from pyexec.domain.environment import REPOSITORY, Recipe, build_tag
 from pyexec.domain.requirements import parse_requirements
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
+from pyexec.errors import (
+    EngineError,
+    ExecutorError,
+    ImageUnavailable,
+    SetupFailed,
+    SetupTimeout,
+    Unavailable,
+    first_error,
+)
 from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox import guest_source
@@ -157,10 +165,10 @@ class Setup:
         if code == 0:
             return
         reason = tail.reason()
-        if code == _KILLED_EXIT and await container.has_oom_event():
-            reason = (
-                f"it ran out of memory; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
-            )
+        limit_mb = self.config.memory_bytes >> 20
+        with suppress(EngineError, Unavailable):  # without an answer, the step's output is the reason
+            if code == _KILLED_EXIT and await container.has_oom_event():
+                reason = f"it ran out of memory; the memory limit of a setup is {limit_mb} MiB"
         text = f"{step.name} failed with exit code {code}: {reason}"
         raise SetupFailed(text, field=step.field, exit_code=code)
 
