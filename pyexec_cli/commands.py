@@ -12,7 +12,7 @@ import asyncclick
 
 from .arguments import command_first
 from .console import Console
-from .flags import GLOBAL_FLAGS, Flags, complete_path, with_flags
+from .flags import GLOBAL_FLAGS, Flags, complete_path, listed_options, with_flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,16 +75,20 @@ class Commands(asyncclick.Group):
     async def invoke(self, ctx: asyncclick.Context) -> Any:
         try:
             return await super().invoke(ctx)
+        except asyncclick.NoSuchOption as error:
+            if error.option_name == "-c":
+                text = f"{error.format_message()} eval runs source text."
+                raise asyncclick.UsageError(text, error.ctx) from error
+            if not error.possibilities or error.ctx is None:
+                raise
+            listed = listed_options(error.ctx)
+            raise asyncclick.NoSuchOption(error.option_name, possibilities=listed, ctx=error.ctx) from error
         except asyncclick.UsageError as error:
-            is_source = isinstance(error, asyncclick.NoSuchOption) and error.option_name == "-c"
-            hint = " eval runs source text." if is_source else ""
             name = ctx.invoked_subcommand
             if error.ctx is None and name and (command := self.get_command(ctx, name)):
                 # asyncclick's parser sets no context, and then the message has no usage line.
                 context = asyncclick.Context(command, ctx, info_name=name)
-                raise asyncclick.UsageError(error.format_message() + hint, context) from error
-            if hint:
-                raise asyncclick.UsageError(error.format_message() + hint, error.ctx) from error
+                raise asyncclick.UsageError(error.format_message(), context) from error
             raise
 
     def shell_complete(self, ctx: asyncclick.Context, incomplete: str) -> list[CompletionItem[Any]]:

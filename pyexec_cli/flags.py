@@ -190,3 +190,14 @@ def _hide_run_flag(flag: asyncclick.Option) -> asyncclick.Option:
     copied = copy.copy(flag)
     copied.hidden = copied.name not in _ALWAYS_LISTED
     return copied
+
+
+def listed_options(ctx: asyncclick.Context) -> list[str]:
+    """Return the long names of the options that the help of a command lists."""
+    return [
+        name
+        for param in ctx.command.get_params(ctx)
+        if isinstance(param, asyncclick.Option) and not param.hidden
+        for name in param.opts
+        if name.startswith("--")
+    ]

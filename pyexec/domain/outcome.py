@@ -22,7 +22,7 @@ CELL_NETWORK_HINT = (
 DISK_HINT = (
     "(files in /work and /tmp together may take {} MiB in this run; change it with config.disk_mb, or --disk)"
 )
-STDIN_HINT = "(this run has no standard input; send it as stdin, or with --stdin FILE)"
+STDIN_HINT = "(this run has no standard input; pass it with stdin, or --stdin FILE)"
 CELL_DISK_HINT = (
     "(files in /work and /tmp together may take {} MiB in this session; delete files, or open one with config.disk_mb, "
     "or --disk)"

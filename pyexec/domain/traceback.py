@@ -6,14 +6,14 @@ traceback of the main thread begins with the module frame of the script, so the 
 
 import re
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
+
+from pyexec.domain.stderr_lines import LINE_BYTES, StderrLines, one_line
 
 NAME_CHARACTERS = 200
 """Maximum length of an exception's name. A program chooses the name, and indexes and lists show it."""
 MESSAGE_CHARACTERS = 4000
 """Maximum length of an exception's message; a longer one ends with an ellipsis."""
-LINE_BYTES = 64 * 1024
-"""How much of a line is kept: a name, and a message of the maximum length at four bytes a character."""
 
 _EVENT = re.compile(
     rb"""
@@ -157,8 +157,10 @@ class TracebackParser:
     script: str = "main.py"
     root: str = "/work/"
 
-    _line: bytearray = field(factory=bytearray, init=False)
-    """The beginning of the unfinished line."""
+    _lines: StderrLines = field(
+        default=Factory(lambda self: StderrLines((self.root + self.script, self.script)), takes_self=True),
+        init=False,
+    )
     _open: _Traceback | None = field(default=None, init=False)
     """The traceback whose frames are being read."""
     _main: _Traceback | None = field(default=None, init=False)
@@ -171,25 +173,15 @@ class TracebackParser:
 
     def feed(self, data: bytes) -> None:
         """Read the next chunk."""
-        end = data.rfind(b"\n") + 1
-        if end:
-            first = data.index(b"\n") + 1
-            self._add_to_line(data[:first])
-            line = bytes(self._line)
-            self._line.clear()
-            self._read(line if line.endswith(b"\n") else line + b"\n")
-            self._read(data[first:end])
-        self._add_to_line(data[end:])
+        for lines in self._lines.feed(data):
+            self._read(lines)
 
     def finish(self) -> Crash | None:
         """Return the exception that ended the main thread, or None. Call this after the last chunk."""
-        if self._line:
-            self.feed(b"\n")
+        for lines in self._lines.finish():
+            self._read(lines)
         found = self._main or self._printed
         return found.crash() if found else None
-
-    def _add_to_line(self, data: bytes) -> None:
-        self._line += data[: max(0, LINE_BYTES - len(self._line))]
 
     def _read(self, lines: bytes) -> None:
         """Read whole lines."""
@@ -259,9 +251,10 @@ class TracebackParser:
         return end
 
     def _add_frames(self, opened: _Traceback, lines: bytes) -> None:
+        script = one_line(self.script)
         for frame in _FRAME.finditer(lines):
             path = frame["path"].decode("utf-8", "replace")
-            is_script = path in (self.script, self.root + self.script)
+            is_script = path in (script, self.root + script)
             if not opened.has_frames:
                 opened.is_main = is_script and frame["name"] == (
                     None if opened.is_syntax_error else b"<module>"

@@ -13,7 +13,7 @@ import time
 from pyexec.guest.wire import ARCHIVE, CHUNK, InputEnded, read_header
 
 FIRST_TIME = 315532800
-"""1980-01-01, the first time that the zip format has. Programs write it, or 0, if they know no time."""
+"""1980-01-01, the earliest time in the zip format. Programs write it, or 0, if they do not know the time."""
 LAST_TIME = 2**32 - 1
 ERRORS = (
     tarfile.TarError,

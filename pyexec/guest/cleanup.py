@@ -11,7 +11,7 @@ import stat
 import sys
 import time
 
-from pyexec.guest.disk import DIRECTORIES, mount_path
+from pyexec.guest.usage import DIRECTORIES, mount_path
 
 SHARED_MEMORY = "/dev/shm"
 CLEANUP_SECONDS = 0.1

@@ -44,8 +44,8 @@ Folder = collections.namedtuple("Folder", "fd place path trail")
 def collect(request, send, kind=None):
     """Send the name, the size and the content of each file that matches one of `request["patterns"]`.
 
-    Report each file that is skipped, and at the end each pattern that found nothing or not everything. `send` takes the
-    kind and the payload of a frame. `kind` is a class to use instead of `Collection`."""
+    Report each skipped file, and at the end each pattern that matched nothing or whose files were not all found. `send`
+    takes the kind and the payload of a frame. `kind` is a class to use instead of `Collection`."""
     collection = (kind or Collection)(request, send)
     patterns = {(number, tuple(pattern.split("/"))) for number, pattern in enumerate(request["patterns"])}
     try:
@@ -259,7 +259,7 @@ class Collection:
             self.stopped.setdefault(number, reason)
 
     def unsatisfied(self, count):
-        """Return the number of each pattern that found nothing or not everything, with the reason."""
+        """Return the number of each pattern that matched nothing or whose files were not all found, and the reason."""
         reasons = {number: NO_MATCH for number in range(count) if number not in self.explained}
         return sorted({**reasons, **self.stopped}.items())
 

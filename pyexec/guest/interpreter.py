@@ -1,4 +1,4 @@
-"""Start the process that runs a program: the image's own interpreter, with the program's input and output.
+"""Start the process that runs a program: the image's own interpreter, with the program's input, output and reports.
 
 Part of the supervisor (see bootstrap.py)."""
 
@@ -11,13 +11,15 @@ import sys
 import termios
 
 from pyexec.guest.home import USER, user_base
-from pyexec.guest.memory import private_bytes
-from pyexec.guest.wire import REPORT, REPORT_BYTES_EXTRA, STDERR, STDOUT, WORK
+from pyexec.guest.usage import private_bytes
+from pyexec.guest.wire import CHUNK, REPORT, REPORT_BYTES_EXTRA, STDERR, STDOUT, WORK, send_data
 
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 """Signals reset to their defaults for the program. The interpreter itself ignores the last two."""
 SECRET_BYTES, NUMBER_BYTES = 16, 8
+REPORTS_AT_ONCE = 32
+"""Messages with reports that one poll forwards, in as few frames as possible."""
 STARTUP_PATH = "/proc/self/fd/5"
 """The archive that contains startup.py, as the program's process sees it."""
 NO_PARAMETERS = b"0"
@@ -29,7 +31,7 @@ class Stdin:
     """The program's standard input: a pipe that the supervisor fills while the program reads.
 
     The supervisor keeps the whole input until the end, so the memory of the input is part of the baseline (see
-    memory.py). It does not count as the program's."""
+    usage.py). It does not count as the program's."""
 
     def __init__(self):
         self.program_end, self.fd = os.pipe()
@@ -105,6 +107,35 @@ class Streams:
             os.close(fd)
 
 
+class ReportForwarder:
+    """Forwards what the program reports over its socket (reports/channel.py), up to a limit. The server decodes it.
+
+    Only messages that begin with the program's secret are forwarded."""
+
+    def __init__(self, streams):
+        self.secret = streams.secret
+        self.bytes_left = streams.report_bytes
+        self.cut = False
+        """True if something was dropped."""
+
+    def forward(self, fd, message):
+        """Forward this message and some that follow. Drop what exceeds the limit."""
+        reports = bytearray()
+        messages_left = REPORTS_AT_ONCE
+        while message:
+            if message.startswith(self.secret):
+                reports += message[SECRET_BYTES:]
+            messages_left -= 1
+            try:
+                message = os.read(fd, CHUNK) if messages_left else b""
+            except (BlockingIOError, ConnectionResetError):
+                break
+        self.cut = self.cut or len(reports) > self.bytes_left
+        del reports[self.bytes_left :]
+        self.bytes_left -= len(reports)
+        send_data(REPORT, reports)
+
+
 def environment(pairs):
     """Return the image's variables with the program's user, home and packages, the caller's variables, and a PYTHONPATH
     that leads to startup.py. See home.py and docs/design/user-and-home.md."""
@@ -139,7 +170,7 @@ class Interpreter:
             parameters_end, ready_end, startup, self.streams.channel_end,
         )  # fmt: skip
         """The descriptors that become 0, 1, 2, ... in the process. They are greater than these numbers, because
-        memory.py has opened its files before."""
+        usage.py has opened its files before."""
         self.program_ends = [*self.inherited[:5], self.streams.channel_end]
         self.arguments = arguments
         self.parameters = NO_PARAMETERS

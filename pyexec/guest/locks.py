@@ -13,7 +13,7 @@ CHECK_SECONDS = 1.0
 FREE_BYTES = 64 * 1024 * 1024
 """Locks are counted only after the kernel's memory has grown by this much."""
 SAMPLES = 8
-"""Minimum number of descriptors to read per process, if it has as many; fewer than twice as many are read."""
+"""Of a process with more descriptors than this, at least this many and less than twice as many are read."""
 ATTEMPTS = 5
 """How often the threads of a process are listed, if all threads found so far have ended."""
 PF_EXITING = 4
@@ -30,7 +30,8 @@ class FileLocks:
         self.estimate = 0
 
     def used(self):
-        """Return an estimate of their bytes, at most a second old. It is never more than the kernel has grown by."""
+        """Return an estimate of the bytes of all locks, at most a second old, and at most the growth of the kernel's
+        memory."""
         now = time.monotonic()
         if now >= self.checked_at + CHECK_SECONDS:
             self.checked_at = now

@@ -1,7 +1,7 @@
 """Report where the engine's data directory is in its file system.
 
-The text of this file is the program of a container (`python3 -I -S -c`). /etc/passwd is a file of that directory,
-mounted into every sandbox. The kernel shows its path from the root of the file system, not from that of the machine."""
+The text of this file is the program of a container (`python3 -I -S -c`). /etc/passwd of every sandbox is a file in that
+directory. The kernel shows the path of the file from the root of its file system, not from that of the machine."""
 
 import json
 import os

@@ -76,8 +76,8 @@ class PrestartedInterpreter(Interpreter):
 def starts_early(plan):
     """Return True if an interpreter for this program can start before the start signal.
 
-    It must not load code of the caller before. Variables that are read at its start could make it do so, and a
-    prestarted one cannot take them."""
+    Until that signal, it must not load code of the caller. A ~/.local of the caller, and variables that an interpreter
+    reads when it starts, could make it do so."""
     names = (pair.split("=", 1)[0] for pair in plan["env"])
     return not os.path.lexists(USER_SITE) and not any(map(READ_AT_START.match, names))
 

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 
-from pyexec.guest.memory import CGROUP, read_counters
+from pyexec.guest.usage import CGROUP, read_counters
 
 REFUSALS_PER_SECOND = 1000
 """If the kernel refuses a program more new processes and threads per second than this, it counts as a fork bomb."""

@@ -10,11 +10,9 @@ import select
 import signal
 import time
 
-from pyexec.guest.cpu import CpuTime
-from pyexec.guest.disk import TOLERANCE, disk_bytes_used
-from pyexec.guest.interpreter import has_ended, readable
+from pyexec.guest.interpreter import ReportForwarder, has_ended, readable
 from pyexec.guest.processes import ProcessLimit, kill_all, processes_that_take
-from pyexec.guest.report_forwarder import ReportForwarder
+from pyexec.guest.usage import DISK_TOLERANCE, CpuTime, disk_bytes_used
 from pyexec.guest.wire import (
     CHUNK,
     EXIT,
@@ -78,7 +76,7 @@ class Program:
         """Start the program, forward its output, and enforce its limits until it ends. Send STARTED, and EXIT."""
         self.output_left = start["output_bytes"]
         self.memory_bytes = start["memory_bytes"]
-        self.disk_bytes = start["disk_bytes"] + TOLERANCE
+        self.disk_bytes = start["disk_bytes"] + DISK_TOLERANCE
         self.cpu_limit = math.inf if start["cpu_seconds"] is None else start["cpu_seconds"]
         self.pid, self.status = self.interpreter.start_program()
         send_json(

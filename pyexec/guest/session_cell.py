@@ -1,11 +1,15 @@
-"""The current cell of a session.
+"""The current cell of a session, and what the processes of the session print and report while it runs.
 
-Part of the supervisor of a session (see bootstrap.py)."""
+The functions take an interpreter, the cell that runs (None between cells), and the frames to the server. Part of the
+supervisor of a session (see bootstrap.py)."""
 
+import fcntl
 import math
+import os
+import termios
 import time
 
-from pyexec.guest.wire import REPORT_BYTES_EXTRA
+from pyexec.guest.wire import CHUNK, REPORT, REPORT_BYTES_EXTRA
 
 INTERRUPT_SECONDS = 2.0
 """The interpreter is killed this long after an interrupt that should have ended the cell."""
@@ -49,3 +53,47 @@ class Cell:
         data = data[: self.reports_left]
         self.reports_left -= len(data)
         return data
+
+
+def forward(interpreter, cell, frames, fd, size):
+    """Forward available output. Return the number of bytes; 0 at the end, or if there are none."""
+    try:
+        data = os.read(fd, size)
+    except BlockingIOError:
+        return 0
+    if not data:
+        interpreter.close_output(fd)
+        return 0
+    frames.send_cell(interpreter.streams.outputs[fd], cell.take_output(data))
+    return len(data)
+
+
+def receive(interpreter, cell, frames):
+    """Forward reports. Return the number of bytes, and the shell's messages."""
+    size, reports, messages = interpreter.receive()
+    if not size and interpreter.has_hung_up():
+        interpreter.close_output(interpreter.channel)
+    if reports and cell is not None:
+        frames.send_cell(REPORT, cell.take_reports(reports))
+    return size, messages
+
+
+def drain(interpreter, cell, frames):
+    """Forward what is in the pipes now. What comes later belongs to the next cell."""
+    for fd in list(interpreter.streams.outputs):
+        left = waiting_bytes(fd)
+        while left > 0 and fd in interpreter.streams.outputs:
+            if fd == interpreter.channel:
+                size, _ = receive(interpreter, cell, frames)
+            else:
+                size = forward(interpreter, cell, frames, fd, min(CHUNK, left))
+            if not size:
+                break
+            left -= size
+
+
+def waiting_bytes(fd):
+    """Return how many bytes can be read now."""
+    left = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, left)
+    return int.from_bytes(left, "little")

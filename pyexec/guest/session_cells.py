@@ -11,10 +11,9 @@ import time
 from pyexec.guest.home import create_user_site
 from pyexec.guest.processes import kill_all
 from pyexec.guest.program import REAPED_AT_ONCE, RateLimiter
-from pyexec.guest.session_cell import INTERRUPT_SECONDS
+from pyexec.guest.session_cell import INTERRUPT_SECONDS, drain, forward, receive
 from pyexec.guest.session_interpreter import SessionInterpreter, exited
 from pyexec.guest.session_limits import Limits
-from pyexec.guest.session_output import drain, forward, receive
 from pyexec.guest.wire import CHUNK, STDERR
 
 START_SECONDS = 20.0
@@ -91,7 +90,7 @@ class Cells:
         return None
 
     def restart(self, reason):
-        """Kill all processes and start a new interpreter. A cell that runs has ended then."""
+        """Kill all processes and start a new interpreter. This ends a running cell."""
         cell, status = self.cell, self.status
         self.kill_processes()
         if cell is None:
@@ -108,7 +107,7 @@ class Cells:
         self.start_interpreter(self.pairs)
 
     def begin(self, cell):
-        """Begin a cell, unless it is the last one again, or another one has not ended."""
+        """Begin a cell. Do nothing if it is the last one again. Raise `ValueError` if another one is running."""
         if cell.nonce == self.frames.nonce:
             return
         if self.cell is not None:
@@ -241,7 +240,7 @@ class Cells:
             self.handle_message(document)
 
     def handle_message(self, document):
-        """Handle a message of the shell. It may be false: that changes only how this session's own cells end."""
+        """Handle a message of the shell. A forged one can only change how this session's own cells end."""
         cell = self.cell
         if document.get("ready") and not self.interpreter.is_ready:
             self.interpreter.is_ready = True
@@ -259,7 +258,7 @@ class Cells:
             self.finish(code if isinstance(code, int) and 0 <= code <= 255 else 1)
 
     def finish(self, exit_code):
-        """End the cell after its own end, with the output that is in the pipes."""
+        """End a cell whose code has ended, with the output that is in the pipes."""
         self.drain()
         exceeded, _ = self.limits.exceeded(time.monotonic())
         if exceeded:

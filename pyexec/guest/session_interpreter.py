@@ -1,6 +1,6 @@
 """The interpreter of a session: a process with IPython's shell (reports/session_shell.py), and its connections.
 
-The shell is in the program's own process, so the supervisor trusts nothing that it says. Part of the supervisor of a
+The shell is in the program's own process, so the supervisor does not trust its messages. Part of the supervisor of a
 session (see bootstrap.py)."""
 
 import collections
@@ -24,8 +24,8 @@ REASON_BYTES = 2000
 class SessionInterpreter:
     """A process that runs cells, one after another.
 
-    `pairs` are the session's variables. Messages of the shell count only if they begin with a secret: one for reports,
-    and another one for what the shell itself says."""
+    `pairs` are the session's variables. Messages of the process count only if they begin with a secret: one for
+    reports, and another one for messages of the shell."""
 
     def __init__(self, pairs, memory, archive, reports):
         self.process = Interpreter(["-c", SERVE], pairs, memory, archive)
@@ -79,7 +79,8 @@ class SessionInterpreter:
         self.send()
 
     def receive(self):
-        """Return how many bytes were read, the reports among them, and a list of what the shell says."""
+        """Read what is available. Return the number of bytes read, the reports among them, and a list of the shell's
+        messages."""
         size, reports, messages = 0, bytearray(), []
         for _ in range(MESSAGES_AT_ONCE):
             try:
@@ -96,7 +97,7 @@ class SessionInterpreter:
         return size, reports, messages
 
     def has_hung_up(self):
-        """Return True if no process has the other end of the socket."""
+        """Return True if no process has the other end of the socket, and all its messages have been read."""
         return has_ended(self.channel)
 
     def fits(self, pairs):

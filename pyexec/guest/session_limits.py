@@ -7,11 +7,9 @@ import os
 import time
 
 from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
-from pyexec.guest.cpu import CpuTime
-from pyexec.guest.disk import DIRECTORIES, TOLERANCE, disk_bytes_used
-from pyexec.guest.memory import Memory
 from pyexec.guest.processes import ProcessLimit
 from pyexec.guest.program import CPUS, FASTEST_ALLOCATION, LONGEST_CHECK_SECONDS
+from pyexec.guest.usage import DIRECTORIES, DISK_TOLERANCE, CpuTime, Memory, disk_bytes_used
 from pyexec.guest.wire import WORK
 
 CLEANUP_SECONDS = 5.0
@@ -23,7 +21,7 @@ class Limits:
     def __init__(self, memory, memory_bytes, disk_bytes):
         self.memory = memory
         self.memory_bytes = memory_bytes
-        self.disk_bytes = disk_bytes + TOLERANCE
+        self.disk_bytes = disk_bytes + DISK_TOLERANCE
         self.cpu = CpuTime(0)
         self.cpu_before = 0.0
         self.processes = ProcessLimit()
@@ -67,7 +65,7 @@ class Limits:
                     empty(folder, time.process_time() + CLEANUP_SECONDS)
                 finally:
                     os.close(folder)
-        self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + TOLERANCE)
+        self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + DISK_TOLERANCE)
 
 
 class SessionMemory(Memory):

@@ -16,7 +16,8 @@ RECHECK_SECONDS = 60
 """Longest time between two measurements."""
 ATTEMPTS, ATTEMPT_SECONDS = 5, 0.2
 RESERVE_BYTES, RESERVE_SHARE = 1 << 30, 20
-"""A setup is stopped if the engine's file system has less free space than this, or than one part in so many."""
+"""A setup is stopped if the free space of the engine's file system is less than RESERVE_BYTES and less than
+1 / RESERVE_SHARE of its size, or if less than 1 / RESERVE_SHARE of its inodes are free."""
 CLOCK_REALTIME_COARSE = 5
 """The clock of the times of files. It is a few milliseconds behind the usual clock."""
 MEMORY_TYPES = frozenset(
@@ -40,7 +41,7 @@ class Disk:
         self.measured_at = self.not_before = time.monotonic()
 
     def check(self):
-        """Return why the setup must end, or None. In the first case, its processes are stopped.
+        """Return why the setup must end, after its processes were stopped; None if it may continue.
 
         The growth of the whole file system bounds that of the setup, and is known at once. So the setup is measured
         only if that growth could have brought it over its limit."""
@@ -226,7 +227,7 @@ def parse_device(text, base=10):
 
 
 def used_bytes():
-    """Return what the file system of the container's root has in use."""
+    """Return the used bytes of the file system of the container's root."""
     info = os.statvfs("/")
     return (info.f_blocks - info.f_bfree) * info.f_frsize + (info.f_files - info.f_ffree) * PAGE_BYTES
 
@@ -246,7 +247,7 @@ def continue_processes():
 
 
 def kill_processes(seconds):
-    """Kill all other processes; wait at most so long until none is left."""
+    """Kill all other processes. Wait until none is left, for at most `seconds`."""
     deadline = time.monotonic() + seconds
     while send_to_all(signal.SIGKILL) and time.monotonic() < deadline:
         time.sleep(0.005)  # processes that Docker has started here are no children, so none can be waited for

@@ -21,20 +21,17 @@ from mcp_types import (
     TextResourceContents,
 )
 
-from pyexec.mcp.displays import IMAGE_TYPES, TEXT_TYPES, with_bounded_displays
+from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.executor import Document
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
-_ARGUMENTS = {
-    "with config.network_disabled: false, or --network": "with network: true",
-    "; change it with config.disk_mb, or --disk": "",
-    ", or open one with config.disk_mb, or --disk": "",
-    "the requirements: requirements_txt, --requirements FILE, or": "the argument requirements, or",
-    "requirements_txt, or --requirements FILE": "requirements",
-    "as stdin, or with --stdin FILE": "as stdin",
-}
-"""What the hints in the errors of programs name, and what a model passes to the tools instead."""
+DISPLAY_VALUES_MAX = 20_000
+"""JSON values in all displays of a result. The SDK validates and encodes them on the event loop, which takes 3 µs for
+each (2026-11-27); a long text is one value."""
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+TEXT_TYPES = ("text/markdown", "text/plain", "application/json", "text/latex", "image/svg+xml", "text/html")
+DISPLAY_LEFT_OUT = "display left out: it has too many JSON values; the HTTP API returns it"
 _BINARY = "application/octet-stream"
 _SIGNATURES = {
     "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
@@ -69,7 +66,7 @@ def is_success(result: Document) -> bool:
 
 def state_result(result: Document) -> CallToolResult:
     """Return the state of an execution for a model. That a program failed is no error of the call."""
-    result = with_bounded_displays(result)
+    result = with_argument_terms(with_bounded_displays(result))
     return CallToolResult(content=list(_blocks(result)), structured_content=result)
 
 
@@ -106,21 +103,13 @@ def _summary(result: Document) -> str:
     if (milliseconds := result.get("duration_ms")) is not None:
         facts.append(f"{milliseconds} ms")
     if not is_success(result):
-        facts += [result["error_type"]] if result.get("error_type") else []
-        facts += [_error_for_model(result["error"])] if result.get("error") else []
+        facts += [str(result[name]) for name in ("error_type", "error") if result.get(name)]
     if result.get("interpreter_restarted"):
         facts.append("the session has a new interpreter: its variables are lost")
     if result.get("truncated", {}).get("displays"):
         facts.append("some displays are left out")
     facts += [f"not returned: {_skipped(entry)}" for entry in result.get("files_skipped") or ()]
     return shortened(", ".join(facts))
-
-
-def _error_for_model(error: str) -> str:
-    """Return the error of a program with the arguments of the tools in the server's hints."""
-    for names, argument in _ARGUMENTS.items():
-        error = error.replace(names, argument)
-    return error
 
 
 def _skipped(entry: Mapping[str, str]) -> str:
@@ -181,3 +170,42 @@ def resource_contents(uri: str, path: str, content: bytes) -> TextResourceConten
 
 def _type_of(path: str) -> str | None:
     return mimetypes.guess_type(path)[0]
+
+
+def with_bounded_displays(result: Document) -> Document:
+    """Return the result with at most `DISPLAY_VALUES_MAX` JSON values in its displays.
+
+    A display that exceeds this keeps its images and texts. `truncated.displays` is true then."""
+    displays = result.get("displays") or ()
+    kept, is_cut, left = [], False, DISPLAY_VALUES_MAX
+    for display in displays:
+        count = _count_values(display, left)
+        if count > left:
+            is_cut = True
+            display = _without_json(display["data"])
+            count = _count_values(display, left)
+            if count > left:
+                break
+        left -= count
+        kept.append(display)
+    if not is_cut:
+        return result
+    return {**result, "displays": kept, "truncated": {**result.get("truncated", {}), "displays": True}}
+
+
+def _without_json(data: Mapping[str, Any]) -> Document:
+    texts = {kind: data[kind] for kind in (*IMAGE_TYPES, *TEXT_TYPES) if isinstance(data.get(kind), str)}
+    return {"data": texts or {"text/plain": DISPLAY_LEFT_OUT}, "metadata": {}}
+
+
+def _count_values(document: Any, maximum: int) -> int:
+    """Return the number of values in a JSON document, names included; a larger number than `maximum` if it has more."""
+    count, remaining = 1, [document]
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, dict | list):
+            count += len(value) * (2 if isinstance(value, dict) else 1)
+            if count > maximum:
+                return count
+            remaining.extend(value.values() if isinstance(value, dict) else value)
+    return count

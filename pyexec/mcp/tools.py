@@ -9,6 +9,7 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from pyexec.mcp import descriptions
+from pyexec.mcp.argument_terms import with_argument_terms_in_list
 from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
 from pyexec.mcp.executor import Document
 from pyexec.mcp.schemas import ApiSchemas, Schema
@@ -186,7 +187,8 @@ async def _kill(call: Call) -> CallToolResult:
 
 async def _list(call: Call) -> CallToolResult:
     get = call.arguments.get
-    page = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    found = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    page = with_argument_terms_in_list(found)
     return _structured(page, json.dumps(page))
 
 

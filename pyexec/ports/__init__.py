@@ -22,6 +22,7 @@ from pyexec.ports.engine import (
     SetupContainer,
     SetupSpec,
 )
+from pyexec.ports.outbound import Tracer, WebhookSender
 from pyexec.ports.storage import (
     BlobStore,
     EventLog,
@@ -36,8 +37,6 @@ from pyexec.ports.storage import (
     check_cursor,
     receiver_in,
 )
-from pyexec.ports.tracing import Tracer
-from pyexec.ports.webhooks import WebhookSender
 
 __all__ = [
     "REPLICA_HEADER",

@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from pyexec.adapters.blobs.object_store import ObjectBlobs
-from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.data_dir import DataDir, try_write
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.webhooks import SECRET_FORM
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
@@ -109,7 +108,7 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     shown = repr(str(settings.data_dir))
     try:
-        _write_and_remove(existing)
+        try_write(existing)
         holder = DataDir.lock_owner(settings.data_dir)
         free_mb = shutil.disk_usage(existing).free // MEBIBYTE
     except OSError as error:
@@ -124,13 +123,6 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
         yield ok("data", f"{shown} is in use by a running server, process {holder}")
     else:
         yield ok("data", f"{shown} is writable{'' if existing == path else ', and will be created'}")
-
-
-def _write_and_remove(directory: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".pyexec-check-") as file:
-        file.write(_CONTENT)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 async def check_blobs(settings: Settings) -> Sequence[CheckResult]:

@@ -71,7 +71,7 @@ class Decoder:
 
 
 def decode_frame(kind: bytes, payload: bytes | memoryview) -> Frame:
-    """Return the frame. Raise `SandboxBroken` if it is invalid."""
+    """Decode a frame of this kind (one byte). Raise `SandboxBroken` if the payload or the kind is invalid."""
     if kind in _STREAMS:
         return OutputChunk(_STREAMS[kind], _bytes(payload))
     if kind == wire.REPORT:

@@ -70,7 +70,7 @@ class FrameStream:
         self.engine_unreachable = self.engine_was_unreachable = True
 
     def check(self, frame: Frame | None, kind: type[FrameKind]) -> FrameKind:
-        """Return the frame. Raises `SandboxRefused` if it is a rejection, `SandboxBroken` if it is of another kind."""
+        """Return `frame` if it is of this kind. Raises `SandboxRefused` if it is a rejection, else `SandboxBroken`."""
         if isinstance(frame, Rejected):
             raise SandboxRefused(frame.message, code=frame.code)
         if not isinstance(frame, kind):

@@ -78,7 +78,8 @@ class ProbeRunner:
         return await self._run(NetworkReport, spec)
 
     async def find_data_path(self, image: str) -> str:
-        """Return the path of a file of the engine, from the root of its file system; empty if it is unknown."""
+        """Return the path of the file that the engine mounts as /etc/passwd, from the root of the file system that
+        contains the engine's data directory; empty if it is unknown."""
         spec = _probe_spec(image, "mount_probe", None, probe_limits(None, self.uids), None)
         return (await self._run(MountReport, spec)).path
 

@@ -14,7 +14,7 @@ from pyexec.sandbox.session_protocol import SessionFrame
 
 _HEADER = wire.HEADER
 KILL_FRAME = _HEADER.pack(wire.KILL, 0)
-"""The request to end the program at once, as at a limit."""
+"""The frame that requests the end of the program at once, as at a limit."""
 
 
 @frozen(kw_only=True)

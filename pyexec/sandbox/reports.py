@@ -93,7 +93,7 @@ class ReportReader:
         elif kind in (channel.RESULT, channel.RESULT_CUT):
             self.result = payload[: channel.RESULT_BYTES_MAX].decode(
                 "utf-8", "ignore"
-            )  # may end in a character
+            )  # may end within a character
             self.result_truncated = kind == channel.RESULT_CUT or len(payload) > channel.RESULT_BYTES_MAX
         elif kind == channel.EXCEPTION:
             with suppress(ValueError, IndexError):

@@ -35,7 +35,7 @@ CHECK_SECONDS = 5.0
 """If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
 UNPACK_SECONDS = 120.0
 CLEAN_SECONDS = 2.0
-"""Twenty times the processor time that a cleanup may take, for the cleanup and the start of the next interpreter."""
+"""Maximum time for the cleanup and the start of the next interpreter: twenty times the processor time of a cleanup."""
 FRAME_BYTES = 256 * 1024
 USAGE_SECONDS = 2.0
 
@@ -62,8 +62,7 @@ class Sandbox:
         self.runs = 0
         """How many programs this sandbox has started."""
         self._unsent = b""
-        """The last frame of the archive, sent together with the end: a separate write for the end would take as long as
-        one for a second piece."""
+        """The last frame of the archive so far, held back to send the end of the archive in the same write."""
         self._nonce: str | None = None
         """The frames before this start are of other programs, and are skipped."""
         self._started: Started | None = None

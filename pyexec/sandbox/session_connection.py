@@ -55,10 +55,9 @@ class SessionConnection:
         return self._stream
 
     async def open(self, generation: int) -> Synced | None:
-        """Connect, and synchronize with the supervisor. Return None if the container no longer runs, or if it
-        could not be reached before its lease expired.
+        """Connect, and synchronize with the supervisor. Retry while the engine or the supervisor does not answer.
 
-        An engine or a supervisor that does not answer says nothing about the container, so this retries."""
+        Return None if the container no longer runs, or if it could not be reached before its lease expired."""
         with suppress(EngineError, Unavailable):
             await self.detach()
         failures = FailureLog(logger, f"connecting to the session's sandbox {self.name}")

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class CellReceiver:
-    """The frames of one cell. After a reconnection the supervisor sends all of them again; those known are skipped."""
+    """The frames of one cell. After a reconnection, the supervisor sends all of them again; known bytes are skipped."""
 
     def __init__(self, nonce: str) -> None:
         self.nonce = nonce

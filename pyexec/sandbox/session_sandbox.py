@@ -55,7 +55,7 @@ class SessionSandbox:
         self.synced: Synced | None = None
         """The supervisor's answer to `open`, or to the first connection after `adopt`."""
         self.ready = anyio.Event()
-        """Set once there is `synced`, or the sandbox has ended before."""
+        """Set when `synced` has a value, or when the sandbox has ended without one."""
         self.ended = anyio.Event()
         self.end_reason: str | None = None
         self.on_restart: Callable[[str], object] = lambda _: None
@@ -287,7 +287,7 @@ class SessionSandbox:
         await self._try_to_write(self._numbered[command])
 
     async def _try_to_write(self, data: bytes) -> None:
-        """Write a line that a reconnection sends again or makes unnecessary."""
+        """Write a line. Ignore a failure: a reconnection sends the line again or makes it unnecessary."""
         with suppress(EngineError, Unavailable):
             await self._connection.write(data)
 

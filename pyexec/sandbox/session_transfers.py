@@ -77,7 +77,8 @@ class SessionTransfers:
                     credit = 0
 
     def add(self, frame: TransferFrame | TransferEnded) -> int:
-        """Take a frame from the sandbox. Return how many bytes are dropped, because the transfer is over or unknown."""
+        """Pass a frame of the sandbox to its transfer. If the transfer has ended or is unknown, drop the frame, and
+        return how many bytes of memory it took; else return 0."""
         content = frame if isinstance(frame, TransferEnded) else frame.frame
         receiver = self._receivers.get(frame.id)
         if receiver is None:

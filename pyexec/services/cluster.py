@@ -21,7 +21,7 @@ ANNOUNCE_SECONDS = 1.0
 
 @define
 class _Cached:
-    """The last answer for one tenant. The lock makes callers that come together share one refresh."""
+    """The last answer for one tenant. The lock lets callers that arrive together share one refresh."""
 
     lock: anyio.Lock = field(factory=anyio.Lock)
     view: ClusterView | None = None

@@ -90,9 +90,9 @@ def _with_dropped_displays(output: Output, run: Run) -> Output:
 class CompletionWriter:
     """Writes the terminal events of the runs that `replica` owns.
 
-    Every method survives cancellation. It retries while the log is unavailable, and for `STORE_SECONDS` while only the
-    blob store is: then it writes an end with what fits into the event. After `stop_waiting` it retries no more: the
-    run is left to the replica that adopts it."""
+    Every method survives cancellation. It retries as long as the log is unavailable. If only the blob store is
+    unavailable, it retries for `STORE_SECONDS`, then writes an end with as much output as fits into the event. After
+    `stop_waiting`, it does not retry, and leaves the run to the replica that adopts it."""
 
     log: EventLog
     blobs: BlobStore

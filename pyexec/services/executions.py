@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PEER_RETRY_SECONDS = 1.0
 KILL_WAIT_SECONDS = 10.0
 OUTPUT_INTERVAL_SECONDS = 0.02
-"""How often a reader of a running program gets new output at most."""
+"""Minimum time between two pieces of output to a reader of a running program."""
 BATCH_ITEMS = 64
 
 

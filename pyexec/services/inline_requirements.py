@@ -11,8 +11,8 @@ from pyexec.services.preparation import Preparation
 from pyexec.services.uploads import Submission, Upload
 
 ARCHIVE_BYTES_MAX = 128 * 1024
-"""How much of an archive is read before its metadata decides about the sandbox. More would be memory that a request
-takes before it has a slot, and time in which the archive does not stream into the sandbox."""
+"""How much of an archive is read to find the metadata that determines the sandbox. A request holds these bytes in
+memory before it has a slot, and its archive streams into the sandbox only after them."""
 
 
 @frozen

@@ -41,7 +41,7 @@ from pyexec.services.uploads import CheckedArchive, Spool, archive_error
 logger = logging.getLogger(__name__)
 
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
-"""Pauses before a broken sandbox is replaced. An engine that restarts is back after the last one."""
+"""Pauses before a broken sandbox is replaced. Together they take longer than a restart of the engine."""
 
 LOOKUP_SECONDS = 2.0
 """Time limit of the lookup for an asynchronous request. After it, the request is accepted without the lookup."""
@@ -93,7 +93,7 @@ class Preparation:
     async def needs_setup(self, spec: Spec) -> bool:
         """Return True if an image must be pulled or an environment built first.
 
-        Return False if that cannot be found out now: the start of the run finds it out again, and retries."""
+        Return False if the engine does not answer in time: the start of the run repeats the lookup, with retries."""
         try:
             with anyio.fail_after(LOOKUP_SECONDS):
                 return await self.kind(spec) is None
@@ -101,15 +101,15 @@ class Preparation:
             return False
 
     async def python_of(self, image: str) -> str | None:
-        """Return the version of Python in an image, as 3.12.4 or 3.12; None if it cannot be known before its first
-        use."""
+        """Return the version of Python in an image, as 3.12.4 or 3.12; None if it is unknown until a sandbox has
+        started in the image."""
         if version := self.pool.python_versions.get(image):
             return version
         try:
             with anyio.fail_after(LOOKUP_SECONDS):
                 found = await self.environments.images.find(image)
         except (ImageUnavailable, EngineError, Unavailable, TimeoutError):
-            found = None  # the start of the run finds out again, and retries
+            found = None  # the start of the run repeats the lookup, with retries
         return (found and found.python) or tag_version(image)
 
     async def sandbox_for_upload(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:

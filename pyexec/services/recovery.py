@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 REPLICA_LABEL = "pyexec.replica"
 RETURN_SECONDS = 5.0
-"""A replica that lost its Consul session may return with a new one. Unless its process is gone, its runs are not
-adopted before that."""
+"""How long a replica that lost its Consul session may take to return with a new one. Its runs are not adopted before
+that, unless its process is gone."""
 RETRY_SECONDS = 1.0
 REACH_SECONDS = 20.0
 """How long to retry the adoption of programs that the engine does not let this replica follow. Equals the default of

@@ -1,4 +1,4 @@
-"""How many more executions each replica can be given, and of which tenants. The reconciler plans with these numbers."""
+"""Compute how many more executions each replica can be given, and of which tenants, for the plan of the reconciler."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Set
@@ -11,7 +11,7 @@ from pyexec.services.setup_lane import SetupLane
 from pyexec.services.slots import Slots
 
 QUEUED_AHEAD = 1
-"""How many more executions than it has free slots the leader assigns to a replica. So asynchronous executions wait in
+"""How many executions the leader assigns to a replica beyond its free slots. So asynchronous executions wait in
 the same queue as synchronous callers."""
 
 

@@ -147,10 +147,11 @@ class Slots:
         return slot
 
     def try_reserve_memory(self, limits: Limits, extra_mb: int, *, keep: Limits) -> int | None:
-        """Reserve the memory of a sandbox that holds no slot, such as an interpreter session's, and `extra_mb` more.
-        Return the MiB to give back with `release_memory`; None if a program waits for memory, or if afterwards the
-        memory of a program with the limits `keep` would not be free. A machine that is too small for two sandboxes with
-        these limits keeps nothing free: it would never grant one."""
+        """Reserve the memory of a sandbox without a slot, such as an interpreter session's, and `extra_mb` more.
+
+        Return the MiB to give back with `release_memory`. Return None if an execution waits for a slot, or if
+        afterwards the memory of a program with the limits `keep` would not be free. If the total memory is too small
+        for a session and a program with these limits, nothing is kept free: otherwise no session could ever open."""
         memory_mb, kept_mb = self.memory_for(limits) + extra_mb, self.memory_for(keep)
         if 2 * kept_mb + extra_mb > self._memory_mb_max:
             kept_mb = 0
@@ -236,8 +237,8 @@ class Slots:
             waiter.granted.set()
 
     def _next_waiter(self) -> _Waiter | None:
-        """Return the waiter whose turn is next. If its memory is not free, all others wait for that, too: otherwise
-        small programs could starve a large one."""
+        """Return the waiter whose turn is next. While its memory is not free, all others wait, too: otherwise small
+        programs could starve a large one."""
         found = self._queue.peek(self._may_run_more)
         return None if found is None else found[1]
 

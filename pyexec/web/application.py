@@ -13,7 +13,7 @@ from pyexec.web.context import ACCESS_LOG, EXPOSITION, METER, SERVER_STATE, TENA
 from pyexec.web.error_responses import handle_errors
 from pyexec.web.forwarding import forward_to_owner
 from pyexec.web.handlers.console import add_console
-from pyexec.web.handlers.documentation import add_api_docs, add_pages
+from pyexec.web.handlers.documentation import LazyDocument, add_api_docs, add_pages
 from pyexec.web.handlers.executions import (
     delete_execution,
     get_events,
@@ -44,7 +44,6 @@ from pyexec.web.handlers.sessions import (
 from pyexec.web.handlers.submissions import evaluate, exec_async, exec_sync
 from pyexec.web.mcp.endpoint import McpEndpoint
 from pyexec.web.middleware import SAFE_METHODS, control_access, log_access, run_in_task
-from pyexec.web.openapi.lazy import LazyDocument
 
 ROUTES = (
     ("POST", "/api/v1/exec/sync", exec_sync),

@@ -18,7 +18,6 @@ from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer
 from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
-from pyexec.web.counted_response import CountedResponse
 from pyexec.web.error_responses import json_error
 from pyexec.web.handlers.documentation import PAGES
 
@@ -118,6 +117,17 @@ def _read_trace_context(request: web.Request) -> None:
     caller = parse_trace_context(headers.getall("traceparent", ()), headers.getall("tracestate", ()))
     if caller is not None:
         correlate_trace(caller.traceparent, caller.tracestate)
+
+
+class CountedResponse(web.StreamResponse):
+    """Counts the bytes of the body that have been sent: aiohttp counts headers and chunk sizes too."""
+
+    body_bytes = 0
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send a part of the body."""
+        await super().write(data)
+        self.body_bytes += len(data)
 
 
 def mark_complete(request: web.Request, response: web.StreamResponse) -> None:

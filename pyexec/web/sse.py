@@ -17,8 +17,7 @@ from pyexec.domain.events import Running
 from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest, quote
 from pyexec.web.context import public
-from pyexec.web.counted_response import CountedResponse
-from pyexec.web.middleware import mark_complete
+from pyexec.web.middleware import CountedResponse, mark_complete
 from pyexec.web.streaming import cooperative, result_pieces
 
 logger = logging.getLogger(__name__)

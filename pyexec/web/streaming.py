@@ -15,8 +15,7 @@ from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
 from pyexec.services.downloads import Download
 from pyexec.web.context import public, trace_headers
-from pyexec.web.counted_response import CountedResponse
-from pyexec.web.middleware import mark_complete
+from pyexec.web.middleware import CountedResponse, mark_complete
 
 RESULT_AT_ONCE_BYTES = 64 * 1024
 """A result with more output is sent in pieces. Its JSON can be six times as large."""

@@ -26,7 +26,7 @@ from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
 from pyexec.sandbox.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.sandbox.pool.pool import Pool
-from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
 

@@ -285,6 +285,8 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
         ("run -qz", "No such option '-z'."),
         ("-c print(1)", "No such option '-c'. eval runs source text."),
         ("print(1)", "print(1): no such file, directory or command; eval runs source text"),
+        ("list --asyn", "No such option '--asyn'. Did you mean '--json'?"),
+        ("session list --memry", "No such option '--memry'."),
         ("help kil", "No such command 'kil'. Did you mean 'kill'?"),
         ("help session nw", "No such command 'nw'. Did you mean 'new'?"),
     ],

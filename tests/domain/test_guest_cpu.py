@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyexec.guest.cpu import CpuTime, process_seconds
+from pyexec.guest.usage import CpuTime, process_seconds
 
 BUSY = "import sys, time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\nsys.stdin.read()"
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from pyexec.guest import limits_probe as probe
-from pyexec.guest import memory
-from pyexec.guest.cpu import CpuTime
-from pyexec.guest.memory import Memory
+from pyexec.guest import usage
 from pyexec.guest.processes import REFUSALS_PER_SECOND, ProcessLimit
+from pyexec.guest.usage import CpuTime, Memory
 
 RECORDED = Path(__file__).parent / "cgroups"
 MEBIBYTE = 1024 * 1024
@@ -42,8 +41,8 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(RECORDED / version, tmp_path, dirs_exist_ok=True)
-    monkeypatch.setattr(memory, "file_content_bytes", lambda: 4 * MEBIBYTE)
-    monkeypatch.setattr(memory, "Sockets", lambda: None)
+    monkeypatch.setattr(usage, "file_content_bytes", lambda: 4 * MEBIBYTE)
+    monkeypatch.setattr(usage, "Sockets", lambda: None)
     counted = Memory(f"{tmp_path}/")
     assert counted.charged() == ANONYMOUS + SHARED - 4 * MEBIBYTE
     counted.set_baseline()

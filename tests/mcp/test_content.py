@@ -7,8 +7,14 @@ from mcp_types import ImageContent, TextContent
 
 from pyexec.domain.missing_module import CELL_MODULE_HINT, MODULE_HINT
 from pyexec.domain.outcome import CELL_DISK_HINT, CELL_NETWORK_HINT, DISK_HINT, NETWORK_HINT, STDIN_HINT
-from pyexec.mcp.content import TEXT_CHARACTERS_MAX, file_content, tool_result
-from pyexec.mcp.displays import NOTE, VALUES_MAX
+from pyexec.mcp.content import (
+    DISPLAY_LEFT_OUT,
+    DISPLAY_VALUES_MAX,
+    TEXT_CHARACTERS_MAX,
+    file_content,
+    tool_result,
+)
+from pyexec.mcp.executor import tool_error
 
 PNG = "iVBORw0KGgo="
 
@@ -36,7 +42,7 @@ def test_each_display_becomes_its_richest_form() -> None:
 
 
 def test_displays_with_very_many_values_lose_their_json() -> None:
-    many: list[Any] = [[] for _ in range(VALUES_MAX)]
+    many: list[Any] = [[] for _ in range(DISPLAY_VALUES_MAX)]
     small = {"data": {"application/json": [1]}, "metadata": {}}
     displays = [
         {"data": {"application/json": many, "image/png": PNG}, "metadata": {"a": many}},
@@ -46,7 +52,7 @@ def test_displays_with_very_many_values_lose_their_json() -> None:
     answer = tool_result(result(displays=displays, truncated={"stdout": False, "stderr": False}))
     assert answer.structured_content["displays"] == [
         {"data": {"image/png": PNG}, "metadata": {}},
-        {"data": {"text/plain": NOTE}, "metadata": {}},
+        {"data": {"text/plain": DISPLAY_LEFT_OUT}, "metadata": {}},
         small,
     ]
     assert answer.structured_content["truncated"] == {"stdout": False, "stderr": False, "displays": True}
@@ -55,9 +61,9 @@ def test_displays_with_very_many_values_lose_their_json() -> None:
 
 
 def test_very_many_displays_are_cut() -> None:
-    displays = [{"data": {"text/plain": "1"}, "metadata": {}}] * VALUES_MAX
+    displays = [{"data": {"text/plain": "1"}, "metadata": {}}] * DISPLAY_VALUES_MAX
     answer = tool_result(result(displays=displays))
-    assert len(answer.structured_content["displays"]) < VALUES_MAX / 5
+    assert len(answer.structured_content["displays"]) < DISPLAY_VALUES_MAX / 5
     assert answer.structured_content["truncated"] == {"displays": True}
 
 
@@ -82,30 +88,6 @@ def test_a_result_of_none_is_left_out() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("hint", "said"),
-    [
-        (NETWORK_HINT, "(the network is disabled in this run; enable it with network: true)"),
-        (CELL_NETWORK_HINT, "(the network is disabled in this session; open one with network: true)"),
-        (DISK_HINT, "(files in /work and /tmp together may take {} MiB in this run)"),
-        (CELL_DISK_HINT, "(files in /work and /tmp together may take {} MiB in this session; delete files)"),
-        (STDIN_HINT, "(this run has no standard input; send it as stdin)"),
-        (
-            MODULE_HINT,
-            '(the sandbox has no module {}; {} to the argument requirements, or a "# /// script" block)',
-        ),
-        (
-            CELL_MODULE_HINT,
-            "(the sandbox has no module {}; {} to the requirements of a new session: open one with requirements)",
-        ),
-    ],
-)
-def test_hints_name_the_arguments_of_the_tools(hint: str, said: str) -> None:
-    document = result(exit_code=1, error_type="E", error=f"failed {hint}")
-    assert texts(document) == [f"exe_1: completed, exit code 1, 12 ms, E, failed {said}"]
-    assert tool_result(document).structured_content["error"] == f"failed {hint}"
-
-
 def test_truncated_output_is_named() -> None:
     (text,) = texts(result(stdout="x", truncated={"stdout": True, "stderr": False}))
     assert text.startswith("stdout (the server stored only its beginning):\nx")
@@ -122,3 +104,35 @@ def test_only_an_image_is_an_image_whatever_its_name() -> None:
     assert isinstance(file_content("pyexec://x", "a.webp", image), ImageContent)
     displays = [{"data": {"image/png": "bm9uZQ==", "text/plain": "<Figure>"}, "metadata": {}}]
     assert tool_result(result(displays=displays)).content[1] == TextContent(text="<Figure>")
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [NETWORK_HINT, CELL_NETWORK_HINT, DISK_HINT, CELL_DISK_HINT, MODULE_HINT, CELL_MODULE_HINT, STDIN_HINT],
+)
+def test_a_hint_names_arguments_of_the_tools(hint: str) -> None:
+    said = "config.disk_mb and --disk are the program's own words"
+    answer = tool_result(result(exit_code=1, error=f"{said} {hint}"))
+    error = answer.structured_content["error"]
+    assert error.startswith(f"{said} (")
+    assert error in texts(answer.structured_content)[0]
+    own = error.removeprefix(said)
+    assert own.endswith(")")
+    assert not [word for word in ("config.", "--", "requirements_txt", "_mb") if word in own], own
+
+
+def test_an_error_names_arguments_of_the_tools() -> None:
+    error = tool_error(
+        "send inline_requirements: false (--no-requirements) to ignore it", code="invalid_request"
+    )
+    assert str(error) == "send inline_requirements: false to ignore it"
+    error = tool_error("line 1 of requirements_txt", code="invalid_request", field="config.network_disabled")
+    assert (str(error), error.field) == ("line 1 of requirements", "network")
+    error = tool_error("config.memory_mb: the archive has config.py twice", code="invalid_request")
+    assert str(error) == "memory_mb: the archive has config.py twice"
+
+
+def test_the_output_of_a_setup_is_kept_as_it_is() -> None:
+    said = "pre_commands[0] failed with exit code 1: config.disk_mb and requirements_txt in config.py"
+    answer = tool_result(result(status="failed", error_type="setup_failed", error=said))
+    assert answer.structured_content["error"] == said

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.sandbox.pool.demand import DECAY_SECONDS, Demand
+from pyexec.sandbox.pool.refill import DECAY_SECONDS, Demand
 
 KINDS = st.sampled_from(["standard", "small", "large", "numpy"])
 HISTORIES = st.lists(st.tuples(KINDS, st.floats(0, 30)), max_size=60)

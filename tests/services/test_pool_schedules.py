@@ -16,7 +16,7 @@ from pyexec.errors import EngineError
 from pyexec.guest import wire
 from pyexec.ports import ContainerSpec
 from pyexec.sandbox.pool.pool import Pool
-from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.sandbox.protocol import Exited, ProgramPlan, StartSignal
 from pyexec.sandbox.sandbox import Sandbox
 from tests.services.containers import Box, MemoryEngine, document

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from pyexec.domain.execution import Execution, fold
 from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.services.webhook_payload import BODY_BYTES_MAX, STREAM_BYTES_MAX, webhook_body
+from pyexec.services.webhooks import BODY_BYTES_MAX, STREAM_BYTES_MAX, webhook_body
 from tests.events import claimed, finished, new_id, running, submitted
 
 

@@ -8,8 +8,7 @@ from datetime import datetime
 
 import anyio
 
-from pyexec.adapters.consul.append import AppendRequest, ConflictCause
-from pyexec.adapters.consul.commit import Commit, Fence
+from pyexec.adapters.consul.append import AppendRequest, Commit, ConflictCause, Fence
 from pyexec.adapters.consul.index import (
     InflightWatch,
     InvalidKeyReporter,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from pyexec.adapters.consul.commit import Commit, Fence
+from pyexec.adapters.consul.append import Commit, Fence
 from pyexec.adapters.consul.kv import ConsulKV, Operation, TransactionConflict, create
 from pyexec.adapters.consul.schema import (
     SESSIONS,

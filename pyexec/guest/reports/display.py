@@ -75,7 +75,7 @@ class DisplayHandle:
 
 
 def show_value(value):
-    """Show the value of a last expression, unless its repr says as much, or it is a figure that has been shown."""
+    """Show the value of a last expression, unless its repr is its only form, or it is a figure that has been shown."""
     if is_figure(value):
         load("open_figures").show(value)
         return

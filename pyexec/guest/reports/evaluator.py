@@ -26,7 +26,7 @@ def main():
     module = type(sys)("__main__")
     module.__file__ = path
     module.__builtins__ = sys.modules["builtins"]
-    # What else the interpreter sets in the module that it runs. From 3.14 on, it sets no annotations.
+    # Set the other attributes that the interpreter sets in `__main__`. From 3.14 on, it sets no annotations.
     module.__cached__ = None
     module.__loader__ = SourceFileLoader("__main__", path)
     if "__annotations__" in vars(sys.modules["__main__"]):

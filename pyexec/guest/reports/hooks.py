@@ -97,7 +97,8 @@ def run_after_import(spec, hook):
 
 
 def select_backend(matplotlib):
-    """Select figures.py, unless the caller has selected a backend. Processes that the program starts have none."""
+    """Select figures.py, unless the caller has selected a backend. The environment does not change, so processes that
+    the program starts use matplotlib's default."""
     if not os.environ.get("MPLBACKEND"):
         matplotlib.rcParams["backend"] = "module://" + BACKEND
 

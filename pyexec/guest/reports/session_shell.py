@@ -63,7 +63,7 @@ def same_file(one, two):
 
 
 def restore_builtins():
-    """Add what is missing. This function needs none of it."""
+    """Restore missing built-ins. This function itself uses none."""
     for name in STANDARD_BUILTINS:
         BUILTINS.setdefault(name, STANDARD_BUILTINS[name])
 
@@ -118,7 +118,7 @@ def serve(shell, streams, secret):
 
 
 def run_cell(shell, streams, secret, header, code):
-    """Run a cell and say how it ended."""
+    """Run a cell, and report its exit code to the supervisor."""
     pid = os.getpid()
     exit_code = 1
     try:

@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from pyexec.domain.cluster import PoolImage
 from pyexec.errors import ExecutorError, SandboxBroken
-from pyexec.sandbox.pool.return_forecast import ReturnForecast
+from pyexec.sandbox.pool.returns import ReturnForecast
 from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
@@ -72,14 +72,17 @@ class IdleSandbox:
 
 @define(eq=False)
 class SandboxRequest:
-    """A tenant's request for a sandbox. When `done` is set, it has the sandbox, or the error of a failed start."""
+    """A tenant's request for a sandbox, made at `since` (seconds of the monotonic clock).
+
+    When `done` is set, it has the sandbox, or the error of a failed start."""
 
     tenant: str
     since: float
     beyond_supply: bool = False
-    """True if all sandboxes that were being cleaned or started when it came were for requests before it."""
+    """True if, when the request arrived, its tenant's earlier requests needed all sandboxes that were starting or being
+    cleaned."""
     needs_start: bool = False
-    """True once a start must begin for it."""
+    """True once the request no longer waits for a return, and a start must begin for it."""
     done: anyio.Event = field(factory=anyio.Event)
     sandbox: Sandbox | None = None
     error: Exception | None = None
@@ -132,17 +135,17 @@ class KindQueue:
         return min((time for time in times if time > now), default=math.inf)
 
     def add_request(self, tenant: str, now: float) -> SandboxRequest:
-        """Add a request of this tenant to the end of the line."""
+        """Add a request of this tenant, made at `now`, to the end of the queue, and return it."""
         ahead = sum(request.tenant == tenant for request in self.requests)
         request = SandboxRequest(tenant, now, beyond_supply=ahead >= self.returning[tenant] + self.starting)
         self.requests.append(request)
         return request
 
     def return_wait_seconds(self, tenant: str, now: float, start_seconds: float) -> float:
-        """Return for how many seconds the last request of this tenant waits for a return, before a start for it begins.
+        """Return how many seconds the last request of this tenant waits for a return before a start for it begins.
 
-        It does not wait if a start, of `start_seconds`, would probably be faster. The wait takes no longer
-        than a start."""
+        The result is 0 if a start, which takes `start_seconds`, would probably be faster than a return, else
+        `start_seconds`."""
         ahead = sum(request.tenant == tenant for request in self.requests)
         sandboxes = self.returning_soon(now, tenant) + self.returning[tenant]
         is_faster = sandboxes and self.returns.seconds * ahead / sandboxes < start_seconds

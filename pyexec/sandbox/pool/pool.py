@@ -23,15 +23,9 @@ from pyexec.metrics import (
     timed,
 )
 from pyexec.ports import ContainerSpec, Engine, Image
-from pyexec.sandbox.pool.kind_queue import (
-    IdleSandbox,
-    KindQueue,
-    SandboxKind,
-    Use,
-    discard,
-)
+from pyexec.sandbox.pool.kind_queue import IdleSandbox, KindQueue, SandboxKind, Use, discard
 from pyexec.sandbox.pool.refill import CHECK_PAUSE_SECONDS, Refill
-from pyexec.sandbox.pool.reuse import ReusePolicy
+from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.sandbox.pool.starter import START_ERRORS, Starter
 from pyexec.sandbox.sandbox import Sandbox
 
@@ -43,12 +37,9 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 class Pool:
     """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must be running while it is used.
 
-    Used sandboxes that come back are used again, for the same tenant only, and as far as `reuse` allows. Under load
-    there can be more of them than `size`, for some seconds.
-
-    Only the pool starts sandboxes. It serves waiting callers first. Then it refills: one start at a time, after a
-    delay, which is longer if `busy()` returns True. If requests arrive faster than that, it starts up to `parallel` at
-    the same time.
+    It keeps used sandboxes that come back for their tenant, if `reuse` allows it; under load, more than `size` for some
+    seconds. It starts sandboxes for waiting callers first. Then it refills: one start at a time, after a delay, which
+    is longer if `busy()` returns True; up to `parallel` starts at the same time if requests arrive faster than that.
 
     `image_of` returns an image by its name; `spec_of` returns the container for a kind of sandbox."""
 

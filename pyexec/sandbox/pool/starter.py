@@ -21,7 +21,7 @@ START_ERRORS = (EngineError, ImageUnavailable, Unavailable)
 
 @define
 class Starter:
-    """Starts sandboxes. `seconds` is a moving average of the time that it took.
+    """Starts sandboxes. `seconds` is a moving average of the duration of a start.
 
     `image_of` returns an image by its name; `spec_of` returns the container for a kind of sandbox."""
 
@@ -34,7 +34,7 @@ class Starter:
     """By image id, the least memory with which a sandbox has started."""
 
     async def start(self, kind: SandboxKind) -> Sandbox:
-        """Start a sandbox of this kind. Raises one of `START_ERRORS`, even if the server itself has failed."""
+        """Start a sandbox of this kind. Raises only `START_ERRORS`: an internal error becomes an `EngineError`."""
         try:
             image = await self._image_of(kind.image)
             begun = anyio.current_time()
@@ -49,8 +49,8 @@ class Starter:
         return sandbox
 
     async def _start(self, kind: SandboxKind, image: Image) -> Sandbox:
-        """Start a sandbox. If one has started in this image before, a failure is not the image's: raise `EngineError`,
-        so that the run is retried."""
+        """Start a sandbox. Raise `EngineError` instead of `ImageUnavailable` if a sandbox with at most as much memory
+        has started in this image before: then the image is not the cause, and the run is retried."""
         least_mb = self._least_mb.get(image.id)
         try:
             sandbox = await Sandbox.start(

@@ -72,7 +72,7 @@ class Opening:
     run_limits: Limits
     queue_timeout_seconds: float
     pending: set[str] = field(factory=set, init=False)
-    """Sessions being appended or not served yet."""
+    """The ids of sessions whose first append is in progress, or that are in the log but not served yet."""
 
     async def open(
         self, spec: SessionSpec, archive: AsyncIterator[bytes] | None, spawn: Spawn

@@ -116,10 +116,10 @@ class SessionRecovery:
         return found
 
     async def _adopt_cell(self, execution_id: str) -> Run | None:
-        """Make a cell belong to this replica; return None if it has ended.
+        """Make this replica the owner of a cell. Return None if the cell has ended.
 
-        The adoption of the session is the fence. The owner of the cell may be back, and then write, too: so after a
-        conflict the new state decides."""
+        The adoption of the session is the fence. But the former owner of the cell may be a member again and append its
+        end, so after a conflict this decides again by the new state."""
         while True:
             run = Run(execution_id)
             run.record(await self.executions.read(execution_id))

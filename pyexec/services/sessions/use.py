@@ -1,4 +1,4 @@
-"""When an interpreter session was used last, and when it is to be closed because of its age or because it is idle."""
+"""Track the use of an interpreter session, to close it at the end of its lifetime or when it has been idle too long."""
 
 import math
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ class SessionUse:
     changed: Broadcast
     _count: int = 0
     _ended_at: float = field(factory=anyio.current_time)
-    """The end of the last use."""
+    """The end of the last use, in seconds of the monotonic clock."""
 
     @contextmanager
     def during(self) -> Iterator[None]:

@@ -28,10 +28,10 @@ from pyexec.web.context import (
     read_session_id,
     read_tenant,
 )
+from pyexec.web.handlers.submissions import run_and_respond
 from pyexec.web.headers import known_version, version_headers
 from pyexec.web.multipart import read_body, read_upload, reject_content_encoding
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
-from pyexec.web.run_response import run_and_respond
 from pyexec.web.schemas import (
     Accepted,
     IdempotencyHeader,

@@ -6,8 +6,7 @@ from typing import Any
 import anyio
 from aiohttp import hdrs, web
 
-from pyexec.web.counted_response import CountedResponse
-from pyexec.web.middleware import mark_complete
+from pyexec.web.middleware import CountedResponse, mark_complete
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

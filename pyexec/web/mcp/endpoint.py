@@ -13,10 +13,10 @@ from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.mcp.executor import EXECUTOR
 from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
+from pyexec.web.handlers.documentation import LazyDocument
 from pyexec.web.mcp.asgi import App, serve_asgi
 from pyexec.web.mcp.executor import ServiceExecutor, WaitingCancellations
 from pyexec.web.multipart import read_body, reject_content_encoding
-from pyexec.web.openapi.lazy import LazyDocument
 from pyexec.web.schemas import check_document
 
 _INVALID_REQUEST = -32600

@@ -1,9 +1,11 @@
-"""The interface to a collector of traces."""
+"""Interfaces for what the server sends: traces to a collector, and webhooks to their receivers."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from pyexec.domain.trace import Span
 from pyexec.domain.trace_context import TraceContext
+from pyexec.domain.webhook_schedule import Attempt
 
 
 class Tracer(Protocol):
@@ -16,3 +18,10 @@ class Tracer(Protocol):
 
     def export(self, span: Span, trace_id: str, parent: TraceContext | None) -> None:
         """Export a span of this trace. If it has no parent, it is the first span of the trace."""
+
+
+class WebhookSender(Protocol):
+    """Sends webhooks. It connects only to addresses that the operator allows, and follows no redirect."""
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
+        """Send one request, and return its outcome within a bounded time, whatever the receiver does."""
