@@ -152,7 +152,7 @@ async def test_a_missing_package_is_an_error_that_says_how_to_get_it(connect: Co
         result = await client.call_tool("run_python", {"code": "import sklearn"})
         assert result.is_error
         assert result.structured_content["error_type"] == "ModuleNotFoundError"
-        assert "add the package scikit-learn to the argument requirements, or " in text_of(result)
+        assert "add the package scikit-learn to the requirements: " in text_of(result)
 
 
 async def test_a_timeout_is_an_error(connect: Connect) -> None:
