@@ -11,6 +11,7 @@ from attrs import field, frozen
 from pyexec.domain.isolation import LIMITS
 
 PREFIX = "PYEXEC_"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _setting(
@@ -283,6 +284,11 @@ class Settings:
     adoption_grace: float = _replicas(
         20.0, "time that other replicas get to adopt a dead replica's programs, in seconds", minimum=0
     )
+
+    @property
+    def is_open(self) -> bool:
+        """True if every caller that can connect may run programs, and not only those on this machine."""
+        return self.host not in LOOPBACK and not (self.api_tokens or self.tenants_file)
 
     def engine_host(self) -> str:
         """Return the address of the Docker engine: PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST, DOCKER_HOST or the usual

@@ -76,6 +76,9 @@ class Commands(asyncclick.Group):
         try:
             return await super().invoke(ctx)
         except asyncclick.NoSuchOption as error:
+            if error.option_name == "-c":
+                text = f"{error.format_message()} eval runs source text."
+                raise asyncclick.UsageError(text, error.ctx) from error
             if not error.possibilities or error.ctx is None:
                 raise
             listed = listed_options(error.ctx)

@@ -26,10 +26,11 @@ _HINTS = (
     "(the network is disabled",
     "(files in /work and /tmp",
     "(the sandbox has no module",
+    "(this run has no standard input",
     "(the program reached the limit",
 )
 # Hints name fields of requests before the flags that set them. Users do not see the fields.
-_FIELDS = re.compile(r"(?:requirements_txt|config\.\w+(?:: false)?), (?:or )?(--)", re.ASCII)
+_FIELDS = re.compile(r"(?:requirements_txt|stdin|config\.\w+(?:: false)?), (?:or )?(--)", re.ASCII)
 
 
 @define

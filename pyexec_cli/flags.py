@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _OTHER_NUMBER = re.compile(r"[^!-~]|_")
 """What Python's numbers may contain, and those of the Go program may not."""
+_UNITS = {
+    **dict.fromkeys(("--timeout", "--cpu-seconds", "--idle-timeout", "--lifetime"), ", in seconds"),
+    **dict.fromkeys(("--memory", "--disk"), ", in MiB"),
+}
 
 
 class _Number(asyncclick.ParamType[float]):
@@ -43,7 +47,9 @@ class _Number(asyncclick.ParamType[float]):
             number = math.nan
         if not self._allowed(number):
             flag = param.opts[0] if param else "number"
-            raise asyncclick.UsageError(f"{flag} {value}: must be {self._expected}", ctx)
+            raise asyncclick.UsageError(
+                f"{flag} {value}: must be {self._expected}{_UNITS.get(flag, '')}", ctx
+            )
         return number
 
 

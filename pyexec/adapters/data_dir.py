@@ -14,7 +14,7 @@ from attrs import define
 from pyexec.errors import SettingsError
 
 PROBE_BYTES = 64 * 1024
-"""More than the pages that a small transaction writes."""
+"""More than a small transaction of the event log writes."""
 _LOCK_FILE = "lock"
 _ID_FILE = "deployment"
 
@@ -71,9 +71,9 @@ def create_data_dir(path: Path) -> None:
 
 
 def try_write(path: Path) -> None:
-    """Write a little to an unnamed file in the directory. Raises `OSError` if that fails.
+    """Write `PROBE_BYTES` to an unnamed file in the directory, and delete it. Raises `OSError` if that fails.
 
-    The file is gone before the kernel writes it to disk."""
+    The kernel usually writes nothing of it to the disk, because the file is deleted at once."""
     with tempfile.TemporaryFile(dir=path) as file:
         file.write(bytes(PROBE_BYTES))
         file.flush()

@@ -33,7 +33,7 @@ _HEADER = re.compile(rb"(?P<mark>[0123])(?P<length>[0-9a-f]{8})")
 
 
 class StoredBytes(Protocol):
-    """Bytes that are not in memory."""
+    """Bytes outside of memory, such as those of a file."""
 
     def __len__(self) -> int: ...
 
@@ -74,7 +74,7 @@ class OutputLog:
         return (bytes(self._data[at : at + size]) for at in range(0, len(self._data), size))
 
     def move_to(self, stored: StoredBytes) -> None:
-        """Replace the bytes in memory by the same bytes elsewhere. Readers notice nothing."""
+        """Replace the bytes in memory by the same bytes elsewhere. Readers notice nothing. `append` loads them."""
         self._data = stored
 
     @property

@@ -10,19 +10,19 @@ _COLOR = re.compile(rb"\x1b\[[0-9;:]*m")
 
 
 def one_line(name: str) -> str:
-    """Return the name of a file, which may contain line breaks, as one line."""
+    """Return the name of a file on one line: each line break becomes a backslash and an n."""
     return name.replace("\n", "\\n")
 
 
 class StderrLines:
-    """Collects chunks of any size to whole lines. Memory is bounded.
+    """Joins chunks of any size into whole lines. Of a line that spans chunks, at most `LINE_BYTES` are kept.
 
-    `names` are the forms in which the interpreter prints the script's name."""
+    `names` are the forms in which the interpreter prints the script's name, such as with and without its directory."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._line = bytearray()
         self._held = b""
-        """The end of the last chunk, which may be the beginning of a name."""
+        """The end of the last chunk, if it may be the beginning of a name."""
         self._split_names = [
             (f'"{name}"'.encode("utf-8", "replace"), f'"{one_line(name)}"'.encode("utf-8", "replace"))
             for name in names
@@ -30,7 +30,7 @@ class StderrLines:
         ]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines that the next chunk completes."""
+        """Yield the lines that the next chunk completes, one or more at a time. Read all before the next call."""
         if self._split_names:
             data = self._join_names(data)
         end = data.rfind(b"\n") + 1
@@ -45,7 +45,7 @@ class StderrLines:
         self._add_to_line(data[end:])
 
     def finish(self) -> Iterator[bytes]:
-        """Yield the rest."""
+        """Yield the rest as lines. Call this once, after the last chunk."""
         held, self._held, self._split_names = self._held, b"", []
         yield from self.feed(held)
         if self._line:
@@ -55,6 +55,9 @@ class StderrLines:
         self._line += data[: max(0, LINE_BYTES - len(self._line))]
 
     def _join_names(self, chunk: bytes) -> bytes:
+        """Return the text up to the end of the chunk, or up to what may be the beginning of a name; hold back the rest.
+
+        Each name in it is on one line."""
         text = self._held + chunk
         for printed, joined in self._split_names:
             text = text.replace(printed, joined)

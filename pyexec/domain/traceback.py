@@ -62,6 +62,7 @@ _NO_NETWORK = re.compile(
     r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
 )
 """Messages of the C library without a route (ENETUNREACH, EAI_AGAIN), which other libraries include in theirs."""
+_END_OF_INPUT = "EOF when reading a line"
 _DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device")
 
 
@@ -101,6 +102,11 @@ class Crash:
     def is_network_error(self) -> bool:
         """True if the message says that there is no network."""
         return _NO_NETWORK.search(self.error) is not None
+
+    @property
+    def is_end_of_input(self) -> bool:
+        """True if the program has called `input()` at the end of its standard input."""
+        return self.error_type == "EOFError" and self.error.startswith(_END_OF_INPUT)
 
     @property
     def is_disk_full(self) -> bool:
@@ -249,9 +255,9 @@ class TracebackParser:
         return end
 
     def _add_frames(self, opened: _Traceback, lines: bytes) -> None:
+        script = one_line(self.script)
         for frame in _FRAME.finditer(lines):
             path = frame["path"].decode("utf-8", "replace")
-            script = one_line(self.script)
             is_script = path in (script, self.root + script)
             if not opened.has_frames:
                 opened.is_main = is_script and frame["name"] == (

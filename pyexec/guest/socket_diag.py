@@ -1,7 +1,7 @@
 """Ask the kernel how much memory each TCP socket of the network namespace holds (sock_diag(7)).
 
-`/proc/net/tcp` shows only data to send and to receive. A socket also has a queue of errors, in which a program gets
-time stamps of what it sends. Each call of `sendmsg` can ask for them, in data that no filter can read. Part of the
+`/proc/net/tcp` shows only data to send and to receive. A socket also has a queue of errors, which holds time stamps of
+sent data. Any call of `sendmsg` can ask for them, in memory that no filter of system calls can read. Part of the
 supervisor (see bootstrap.py)."""
 
 import ctypes
@@ -12,29 +12,35 @@ AF_INET, AF_INET6, AF_NETLINK, IPPROTO_TCP = 2, 10, 16, 6
 SOCK_RAW, SOCK_CLOEXEC, SOCK_NONBLOCK = 3, 0o2000000, 0o4000
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 REQUEST_DUMP = 0x301
+"""NLM_F_REQUEST and NLM_F_DUMP."""
 ERROR, DONE = 2, 3
+"""NLMSG_ERROR and NLMSG_DONE, types of messages."""
 MEMORY = 7
 """INET_DIAG_SKMEMINFO: how much memory of each kind the socket holds."""
 STATES = 0xFFF & ~(1 << 6)
 """All states except TIME_WAIT."""
 HEADER = struct.Struct("=IHHII")
+"""nlmsghdr: size, type, flags, sequence number, port."""
 REQUEST = struct.Struct("=BBBxI48x")
+"""inet_diag_req_v2: family, protocol, attributes, states; without addresses."""
 MESSAGE_BYTES = HEADER.size + 72
+"""Size of the header and of inet_diag_msg, after which the attributes begin."""
 ATTRIBUTE = struct.Struct("=HH")
+"""rtattr: size, type."""
 FIGURES = struct.Struct("=8I")
 RECEIVE_BYTES = 64 * 1024
 
 
 class SocketDiag:
-    """A connection to the kernel. The filter of system calls lets only the supervisor open one."""
+    """A netlink socket. Only the supervisor can open one, before it installs its filter of system calls."""
 
     def __init__(self):
         kind = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK
         self.fd = ctypes.CDLL(None).socket(AF_NETLINK, kind, NETLINK_SOCK_DIAG)
-        self.number = 0
+        self.sequence = 0
 
     def tcp_bytes(self):
-        """Return the bytes that all TCP sockets hold; None if the kernel does not tell."""
+        """Return the bytes in the queues of all TCP sockets; None if the kernel does not list them."""
         if self.fd < 0:
             return None
         try:
@@ -43,17 +49,20 @@ class SocketDiag:
             return None
 
     def bytes_of(self, family):
-        self.number += 1
+        """Return the bytes in the queues of the TCP sockets of a family. Raises `OSError`.
+
+        Messages that a failed request has left are skipped by their sequence number."""
+        self.sequence += 1
         request = REQUEST.pack(family, IPPROTO_TCP, 1 << (MEMORY - 1), STATES)
-        header = HEADER.pack(HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, self.number, 0)
+        header = HEADER.pack(HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, self.sequence, 0)
         os.write(self.fd, header + request)
         total = 0
         while True:
             data = os.read(self.fd, RECEIVE_BYTES)
             at = 0
             while at < len(data):
-                size, kind, _, number, _ = HEADER.unpack_from(data, at)
-                if number == self.number:
+                size, kind, _, sequence, _ = HEADER.unpack_from(data, at)
+                if sequence == self.sequence:
                     if kind == DONE:
                         return total
                     if kind == ERROR:

@@ -57,14 +57,15 @@ class Sockets:
         return full * self.socket_bytes + tcp + sum(map(self.queued, self.lists))
 
     def total(self):
+        """Return the number of all sockets."""
         return int(read_all(self.summary, CHUNK).split(None, 3)[2])  # "sockets: used 12"
 
     def count_unlisted(self, total):
-        """Return the number of sockets that are in no list, as it was at this and at the last call.
+        """Return the number of sockets that are in no list: the lower of the counts of this and of the last call.
 
         A connection that was reset, and a datagram socket that was disconnected, keep the data that they have received,
-        but lose their port, and the lists contain only sockets with a port. Sockets that close between two reads look
-        like such sockets, but not twice."""
+        but lose their port, and the lists contain only sockets with a port. A socket that closes while this method
+        reads also seems to be in no list, but only in one call."""
         if self.protocols is None:
             return 0
         lines = read_all(self.protocols, CHUNK).splitlines()[1:]

@@ -21,8 +21,8 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.executor import Document
-from pyexec.mcp.wording import with_argument_terms
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
@@ -90,7 +90,7 @@ def _sections(result: Document) -> Iterator[str]:
         if text := result.get(name):
             note = " (the server stored only its beginning)" if cut.get(name) else ""
             yield f"{name}{note}:\n{shortened(text.rstrip())}"
-    if (value := result.get("result")) is not None:
+    if (value := result.get("result")) not in (None, "None"):  # as in an interactive interpreter
         yield f"result: {shortened(value)}"
     yield _summary(result)
 

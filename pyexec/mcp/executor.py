@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pyexec.mcp.wording import argument_terms
+from pyexec.mcp.argument_terms import argument_terms
 
 if TYPE_CHECKING:
     from pyexec.mcp.sessions import Sessions

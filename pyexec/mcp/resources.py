@@ -13,10 +13,10 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.content import execution_uri, resource_contents
 from pyexec.mcp.executor import Document, Executor
 from pyexec.mcp.tools import FILE_BYTES_MAX
-from pyexec.mcp.wording import with_argument_terms
 
 PAGE_SIZE = 50
 _URI = re.compile(

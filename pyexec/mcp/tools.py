@@ -9,12 +9,12 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from pyexec.mcp import descriptions
+from pyexec.mcp.argument_terms import with_argument_terms_in_list
 from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
 from pyexec.mcp.executor import Document
 from pyexec.mcp.schemas import ApiSchemas, Schema
 from pyexec.mcp.session_tools import has_sessions, run_cell, session_id_of, session_tools
 from pyexec.mcp.tool_entry import Call, ToolEntry, tool_entry
-from pyexec.mcp.wording import with_argument_terms_in_list
 
 WAIT_SECONDS_MAX = 60
 LIST_MAX = 100
@@ -136,7 +136,9 @@ def _run_properties(api: ApiSchemas, code: str) -> dict[str, Schema]:
     """Return the arguments of a run; `code` describes the source code. Each has the schema of the API's field."""
     return {
         "code": api.field("EvalRequest", "code", description=code),
-        "files": api.field("EvalRequest", "files", description=descriptions.FILES),
+        "files": api.field(
+            "EvalRequest", "files", description=descriptions.FILES, examples=descriptions.FILES_EXAMPLES
+        ),
         "requirements": api.field("EvalRequest", "requirements_txt"),
         "inline_requirements": api.field(
             "EvalRequest", "inline_requirements", description=descriptions.INLINE_REQUIREMENTS

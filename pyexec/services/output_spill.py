@@ -1,7 +1,7 @@
-"""Move the output of an ended run from memory to disk if a slow reader still needs it.
+"""Move the output of an ended run from memory to disk while a slow client still reads it.
 
-A caller that waits for its run, or follows it, is answered from memory. It may read a few KB/s, and there may be any
-number of such callers."""
+A client that waits for its run, or follows it, is answered from memory. It may read a few KB/s, and the number of such
+clients has no limit."""
 
 import logging
 import os
@@ -21,15 +21,17 @@ from pyexec.domain.output_log import OutputLog
 logger = logging.getLogger(__name__)
 
 IN_MEMORY_SECONDS = 2.0
-"""How long an output stays in memory after its run: most readers have it by then."""
+"""How long an output stays in memory after its run. Most clients have read it by then."""
 IN_MEMORY_BYTES = 256 * 1024
-"""An output of this size stays in memory in any case."""
+"""An output of at most this size always stays in memory."""
 WRITE_BYTES = 1024 * 1024
 
 
 @frozen
 class FileBytes:
-    """The bytes of a file, which is deleted with this object. Reads come from the page cache, so they hardly wait."""
+    """The bytes of an unnamed file, which the kernel deletes when this object closes it.
+
+    Reads are synchronous: readers take 64 KiB or one display at a time, usually from the page cache."""
 
     _file: IO[bytes]
     _size: int
@@ -47,15 +49,18 @@ class FileBytes:
 
 @define
 class OutputSpill:
-    """Moves outputs to unnamed files in `directory`. `run` it while runs end."""
+    """Moves outputs to unnamed files in `directory`, `in_memory_seconds` after the end of their runs.
+
+    `run` must be running for that. If the disk is full, an output stays in memory."""
 
     directory: Path
     in_memory_seconds: float = IN_MEMORY_SECONDS
     _watched: deque[tuple[float, weakref.ref[OutputLog]]] = field(factory=deque, init=False)
+    """When to move each output, if something still refers to it then. The earliest time comes first."""
     _added: Broadcast = field(factory=Broadcast, init=False)
 
     def watch(self, output_log: OutputLog) -> None:
-        """Move a complete output to disk if it is still in use in a while."""
+        """Plan the move of the output of a run that has just ended."""
         if len(output_log) > IN_MEMORY_BYTES:
             due = anyio.current_time() + self.in_memory_seconds
             self._watched.append((due, weakref.ref(output_log)))
@@ -77,9 +82,9 @@ class OutputSpill:
         try:
             stored = await anyio.to_thread.run_sync(self._write, output_log)
         except OSError as error:
-            logger.warning("the output for a slow reader stays in memory: %s", error)
+            logger.warning("moving an output to %s failed; it stays in memory: %s", self.directory, error)
             return
-        if len(stored) == len(output_log):
+        if len(stored) == len(output_log):  # else it has grown in the meantime
             output_log.move_to(stored)
 
     def _write(self, output_log: OutputLog) -> FileBytes:

@@ -46,7 +46,7 @@ class HttpRunner(web.AppRunner):
 
 
 async def _answer(handler: BaseHandler, request: web.BaseRequest) -> web.StreamResponse:
-    """Handle a request, and reject an unknown `Expect` header before: aiohttp does so in plain text."""
+    """Handle a request. Reject an unknown `Expect` header in JSON; aiohttp would reject it in plain text."""
     expected = request.headers.get("Expect", "100-continue")
     if expected and expected.lower() != "100-continue" and request.version == HttpVersion11:
         text = f"the header Expect: {shorten(expected)} is not supported; the only value is 100-continue"

@@ -1,4 +1,4 @@
-"""The checks behind `/ready`, except that of the event log."""
+"""The checks of `/ready` and of the cluster's state. `/ready` checks the event log as well."""
 
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ async def _check_member(membership: Membership) -> None:
 
 
 async def _check_data_dir(path: Path) -> None:
-    """Raise `Unavailable` if the server cannot write there, for example because the disk is full."""
+    """Raise `Unavailable` if the server cannot write to this directory, for example because the disk is full."""
     try:
         await anyio.to_thread.run_sync(try_write, path)
     except OSError as error:

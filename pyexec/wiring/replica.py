@@ -76,7 +76,7 @@ class Replica:
     pool: Pool
     environments: Environments
     isolation_check: IsolationCheck
-    spill: OutputSpill
+    output_spill: OutputSpill
 
     async def serve(
         self, on_ready: Callable[[], None], stop: anyio.Event, drain: anyio.CancelScope, drain_seconds: float
@@ -95,7 +95,7 @@ class Replica:
             tasks.start_soon(_run_within, reconciling, self.reconciler.run, name="reconciler")
             tasks.start_soon(self.recovery.run, name="recovery")
             tasks.start_soon(self.inbox.run, name="inbox")
-            tasks.start_soon(self.spill.run, name="outputs of slow readers")
+            tasks.start_soon(self.output_spill.run, name="output spill")
             tasks.start_soon(self.context.cluster.watch, name="members of the cluster")
             on_ready()
             await stop.wait()
@@ -200,8 +200,6 @@ def assemble(
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
     checks = build_checks(shared, engine)
-    spill = OutputSpill(settings.data_dir)
-    shared.active_runs.on_end = spill.watch
     reporter = ReplicaReporter(
         member=member,
         slots=shared.slots,
@@ -241,7 +239,7 @@ def assemble(
         pool=pool,
         environments=environments,
         isolation_check=isolation_check,
-        spill=spill,
+        output_spill=shared.output_spill,
     )
 
 

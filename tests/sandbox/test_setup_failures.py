@@ -26,7 +26,8 @@ class Container:
         self.step = step
         self.fail = fail
         self.written = 0
-        self.ran_out_of_memory = False
+        self.oom_event: bool | None = False
+        """None if the engine does not answer."""
         self.lines = [b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}']
 
     async def read_line(self) -> bytes:
@@ -43,7 +44,9 @@ class Container:
         return int(await self.fail(self))
 
     async def has_oom_event(self) -> bool:
-        return self.ran_out_of_memory
+        if self.oom_event is None:
+            raise EngineError("the engine does not answer")
+        return self.oom_event
 
     async def written_bytes(self) -> int:
         return self.written
@@ -109,7 +112,12 @@ async def exit_with_137(_: Container) -> int:
 
 
 async def run_out_of_memory(container: Container) -> int:
-    container.ran_out_of_memory = True
+    container.oom_event = True
+    return 137
+
+
+async def be_killed_without_an_engine(container: Container) -> int:
+    container.oom_event = None
     return 137
 
 
@@ -117,6 +125,7 @@ async def run_out_of_memory(container: Container) -> int:
     ("fail", "reason"),
     [
         (exit_with_137, "error: it failed"),
+        (be_killed_without_an_engine, "error: it failed"),
         (run_out_of_memory, "it ran out of memory; the memory limit of a setup is 1024 MiB"),
     ],
 )

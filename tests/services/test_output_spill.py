@@ -26,8 +26,8 @@ def ended(runs: ActiveRuns, size: int) -> OutputLog:
 
 
 async def test_an_output_that_is_in_use_moves_to_disk(tmp_path: Path) -> None:
-    spill, runs = OutputSpill(tmp_path, in_memory_seconds=0.01), ActiveRuns()
-    runs.on_end = spill.watch
+    spill = OutputSpill(tmp_path, in_memory_seconds=0.01)
+    runs = ActiveRuns(on_remove=spill.watch)
     large, small = ended(runs, SIZE), ended(runs, IN_MEMORY_BYTES)
     reading = large.pieces({Stream.STDOUT})
     first = next(reading)
@@ -47,8 +47,8 @@ async def test_an_output_that_is_in_use_moves_to_disk(tmp_path: Path) -> None:
 async def test_an_output_stays_in_memory_if_the_disk_cannot_take_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spill, runs = OutputSpill(tmp_path / "missing", in_memory_seconds=0), ActiveRuns()
-    runs.on_end = spill.watch
+    spill = OutputSpill(tmp_path / "missing", in_memory_seconds=0)
+    runs = ActiveRuns(on_remove=spill.watch)
     large = ended(runs, SIZE)
     with anyio.move_on_after(0.2):
         await spill.run()

@@ -134,7 +134,8 @@ func (a *app) flagError(command *cobra.Command, err error) error {
 		if asksForHelp(a.arguments, command.Flags()) {
 			return pflag.ErrHelp
 		}
-		return usageErrorf(command, "--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
+		name := invalid.GetFlag().Name
+		return usageErrorf(command, "--%s %s: %s%s", name, invalid.GetValue(), errors.Unwrap(invalid), units[name])
 	}
 	var missing *pflag.ValueRequiredError
 	if errors.As(err, &missing) {
@@ -154,7 +155,11 @@ func (a *app) flagError(command *cobra.Command, err error) error {
 // noSuchOption returns the error message of click, which the Python program uses.
 func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
 	if letters := []rune(unknown.GetSpecifiedShortnames()); len(letters) > 0 {
-		return fmt.Sprintf("No such option '-%c'.", letters[0])
+		text := fmt.Sprintf("No such option '-%c'.", letters[0])
+		if letters[0] == 'c' {
+			text += " eval runs source text."
+		}
+		return text
 	}
 	var names []string
 	command.Flags().VisitAll(func(flag *pflag.Flag) {

@@ -19,11 +19,12 @@ var hints = []string{
 	"(the network is disabled",
 	"(files in /work and /tmp",
 	"(the sandbox has no module",
+	"(this run has no standard input",
 	"(the program reached the limit",
 }
 
 // fieldsOfHints matches a field of requests that hints name before the flag that sets it. Users do not see the fields.
-var fieldsOfHints = regexp.MustCompile(`(?:requirements_txt|config\.\w+(?:: false)?), (?:or )?--`)
+var fieldsOfHints = regexp.MustCompile(`(?:requirements_txt|stdin|config\.\w+(?:: false)?), (?:or )?--`)
 
 // eventPrinter prints events as they arrive. output: print the program's output. phases: print every change of
 // phase and the output of the setup. printed: streams of the result that have been printed; until the program starts,

@@ -94,6 +94,12 @@ func firstOf(values ...string) string {
 	return ""
 }
 
+// units are what messages say about the unit of a flag.
+var units = map[string]string{
+	"timeout": ", in seconds", "cpu-seconds": ", in seconds", "idle-timeout": ", in seconds", "lifetime": ", in seconds",
+	"memory": ", in MiB", "disk": ", in MiB",
+}
+
 // positiveInt is an integer flag; 0 means that it was not given.
 type positiveInt int
 
