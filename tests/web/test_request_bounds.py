@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from attrs import Factory, frozen
+from attrs import Factory, fields, frozen
 
 from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, TOTAL_BYTES_MAX
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
@@ -116,7 +116,7 @@ async def test_empty_metadata_means_the_defaults(
 
 
 async def test_null_means_left_out_in_eval(front: Front) -> None:
-    nulls = dict.fromkeys(EvalRequest.__annotations__)
+    nulls = dict.fromkeys(field.name for field in fields(EvalRequest))
     upload, archive = await front.recorded("/api/v1/eval", json={**nulls, "code": "1"})
     assert upload.metadata == Metadata(capture_displays=True)
     assert not upload.eval_last_expr
