@@ -21,7 +21,8 @@ IDLE_MIB = 15.0
 SLEEP = b'import time; time.sleep(2); print("hello")\n'
 """Longer than the pool waits for a sandbox to come back, so that each run gets a sandbox of its own."""
 RUNS = 10_000
-WARM_UP_RUNS = 200
+WARM_UP_RUNS = 2_200
+"""By then, the first sandboxes have been replaced, and the server keeps as many connections to Docker as it needs."""
 BATCH_RUNS = 500
 SANDBOXES = 2
 MIB = 1024 * 1024

@@ -6,8 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // An archive ends with two empty blocks.
@@ -24,8 +26,22 @@ type Member struct {
 	path    string      // the file to read, instead of content
 }
 
-// TextMember creates a file entry from text.
+var (
+	// declaredEncoding matches the declaration of an encoding in one of the first two lines of a script.
+	declaredEncoding = regexp.MustCompile(`^\x{feff}?(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n?|\n))??` +
+		`[ \t\f]*#[^\r\n]*?coding[:=][ \t]*([-\w.]+)`)
+	utf8Name = regexp.MustCompile(`^(?i)utf[-_]?8\b`)
+)
+
+// TextMember creates a file entry from text. If it is a script in UTF-8 that declares another encoding (PEP 263), the
+// declaration becomes UTF-8: Python would decode the file with it, and run another text.
 func TextMember(name, content string) Member {
+	if strings.HasSuffix(name, ".py") && utf8.ValidString(content) {
+		at := declaredEncoding.FindStringSubmatchIndex(content)
+		if at != nil && !utf8Name.MatchString(content[at[2]:at[3]]) {
+			content = content[:at[2]] + "utf-8" + content[at[3]:]
+		}
+	}
 	return ReaderMember(name, strings.NewReader(content), int64(len(content)))
 }
 

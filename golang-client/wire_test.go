@@ -279,3 +279,12 @@ func TestNumberOfAnyLengthDoesNotHideAResult(t *testing.T) {
 		t.Error("text in the place of a number is accepted")
 	}
 }
+
+func TestWireSources(t *testing.T) {
+	for _, each := range golden[struct{ Name, File, Text, Sent string }](t, "sources") {
+		got := entries(t, Files(map[string]string{each.File: each.Text}))
+		if got[0].content != each.Sent {
+			t.Errorf("%s: %q", each.Name, got[0].content)
+		}
+	}
+}

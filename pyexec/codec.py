@@ -144,7 +144,12 @@ def parse_request(document: Any, cls: type[T], *, what: str) -> T:
 
 
 class _Mismatch(ValueError):
-    """A JSON value does not have the type of its field."""
+    """A JSON value does not fit its field."""
+
+
+class _WrongType(_Mismatch):
+    def __init__(self, expected: str, value: object) -> None:
+        super().__init__(f"must be {expected}, not {_json_type(value)}")
 
 
 class _ItemError(Exception):
@@ -166,7 +171,7 @@ def _strict(accepted: tuple[type, ...], expected: str) -> Any:
 
     def hook(value: object, _: object) -> object:
         if isinstance(value, bool) is not (bool in accepted) or not isinstance(value, accepted):
-            raise _Mismatch(f"must be {expected}, not {_json_type(value)}")
+            raise _WrongType(expected, value)
         if isinstance(value, float) and not math.isfinite(value):
             raise _Mismatch(f"must be {expected}, not {value}")
         if isinstance(value, str):
@@ -206,7 +211,7 @@ def _new_request_converter() -> cattrs.Converter:
 
         def hook(value: object, _: object) -> object:
             if not isinstance(value, dict):
-                raise _Mismatch(f"must be an object, not {_json_type(value)}")
+                raise _WrongType("an object", value)
             nulls = {name for name in optional if name in value and value[name] is None}
             return from_dict({k: v for k, v in value.items() if k not in nulls} if nulls else value, cls)
 
@@ -217,7 +222,7 @@ def _new_request_converter() -> cattrs.Converter:
 
         def hook(value: object, _: object) -> object:
             if not isinstance(value, list):
-                raise _Mismatch(f"must be a list, not {_json_type(value)}")
+                raise _WrongType("a list", value)
             if len(value) > ITEMS_MAX:
                 raise _Mismatch(f"must have at most {ITEMS_MAX} items, not {len(value)}")
             items = []
@@ -242,6 +247,8 @@ _requests = _new_request_converter()
 
 def _suggest(unknown: str, cls: type) -> str:
     """Suggest what was meant by a field that `cls` does not have."""
+    if unknown in (hints := getattr(cls, "HINTS", {})):
+        return str(hints[unknown])
     fields = attrs.fields(cls)
     known = [field.name for field in fields]
     if len(unknown) > QUOTE_LENGTH_MAX:  # the search takes time with the square of the length
@@ -271,11 +278,13 @@ def _first_error(error: BaseException, path: str) -> InvalidRequest:
             code="unknown_field",
         )
     if isinstance(error, cattrs.BaseValidationError):
-        unknown_fields = (
-            each for each in error.exceptions if isinstance(each, cattrs.ForbiddenExtraKeysError)
-        )
+        unknown_fields = (e for e in error.exceptions if isinstance(e, cattrs.ForbiddenExtraKeysError))
         inner = next(unknown_fields, error.exceptions[0])  # a misspelled field explains a missing one
-        return _first_error(inner, f"{path}.{_field_of(inner)}".strip("."))
+        leaf = _first_error(inner, f"{path}.{_field_of(inner)}".strip("."))
+        if not isinstance(inner, _WrongType):
+            return leaf
+        example = getattr(attrs.fields(error.cl), _field_of(inner)).metadata.get("example")
+        return InvalidRequest(f"{leaf}; for example {example}", field=leaf.field) if example else leaf
     if isinstance(error, _ItemError):
         return _first_error(error.error, f"{path}[{error.index}]")
     if isinstance(error, KeyError):

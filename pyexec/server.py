@@ -110,6 +110,8 @@ class Server:
     def _open(self, context: Context, url: str) -> None:
         self.state.context = context
         _tune_garbage_collection()
+        if self.settings.is_open:
+            logger.warning("anyone who can reach %s can run programs; set PYEXEC_API_TOKENS", url)
         print(f"listening on {url}", flush=True)
 
     async def _wait_before_retry(self, error: BaseException) -> None:

@@ -11,8 +11,8 @@ from attrs import field, frozen
 from pyexec.domain.isolation import LIMITS
 
 PREFIX = "PYEXEC_"
-SECONDS_MAX = 1_000_000_000
-"""The maximum of a time, about 31 years. Some clocks and dates of Python fail beyond 292 years."""
+SECONDS_MAX = 1_000_000_000  # about 31 years; some clocks and dates of Python fail beyond 292 years
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def _setting(
@@ -25,8 +25,7 @@ def _setting(
     choices: Sequence[str] = (),
 ) -> Any:
     """Describe one setting. A `maximum` needs a `minimum`. That of a time is `SECONDS_MAX`."""
-    if "in seconds" in doc:
-        maximum = SECONDS_MAX
+    maximum = SECONDS_MAX if "in seconds" in doc else maximum
     bounds = {"minimum": minimum, "maximum": maximum}
     return field(
         default=default, metadata={"section": section, "doc": doc, "choices": tuple(choices)} | bounds
@@ -287,6 +286,11 @@ class Settings:
     adoption_grace: float = _replicas(
         20.0, "time that other replicas get to adopt a dead replica's programs, in seconds", minimum=0
     )
+
+    @property
+    def is_open(self) -> bool:
+        """True if every caller that can connect may run programs, and not only those on this machine."""
+        return self.host not in LOOPBACK and not (self.api_tokens or self.tenants_file)
 
     def engine_host(self) -> str:
         """Return the address of the Docker engine: PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST, DOCKER_HOST or the usual

@@ -48,8 +48,9 @@ def command_first(
 
 
 def _takes_value(params: Sequence[asyncclick.Parameter]) -> dict[str, bool]:
-    """Map each flag name to True if the flag takes a value."""
-    return {name: not getattr(option, "is_flag", False) for option in params for name in option.opts}
+    """Map each flag name to True if the flag takes a value. Every command has --help."""
+    takes_value = {name: not getattr(option, "is_flag", False) for option in params for name in option.opts}
+    return {**takes_value, "-h": False, "--help": False}
 
 
 def _value_follows(word: str, flags: Mapping[str, bool]) -> bool | None:

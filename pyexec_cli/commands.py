@@ -12,7 +12,7 @@ import asyncclick
 
 from .arguments import command_first
 from .console import Console
-from .flags import GLOBAL_FLAGS, Flags, complete_path, with_flags
+from .flags import GLOBAL_FLAGS, Flags, complete_path, listed_options, with_flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,6 +75,14 @@ class Commands(asyncclick.Group):
     async def invoke(self, ctx: asyncclick.Context) -> Any:
         try:
             return await super().invoke(ctx)
+        except asyncclick.NoSuchOption as error:
+            if error.option_name == "-c":
+                text = f"{error.format_message()} eval runs source text."
+                raise asyncclick.UsageError(text, error.ctx) from error
+            if not error.possibilities or error.ctx is None:
+                raise
+            listed = listed_options(error.ctx)
+            raise asyncclick.NoSuchOption(error.option_name, possibilities=listed, ctx=error.ctx) from error
         except asyncclick.UsageError as error:
             name = ctx.invoked_subcommand
             if error.ctx is None and name and (command := self.get_command(ctx, name)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 
 from attrs import define, field
 
@@ -25,8 +26,11 @@ _HINTS = (
     "(the network is disabled",
     "(files in /work and /tmp",
     "(the sandbox has no module",
+    "(this run has no standard input",
     "(the program reached the limit",
 )
+# Hints name fields of requests before the flags that set them. Users do not see the fields.
+_FIELDS = re.compile(r"(?:requirements_txt|stdin|config\.\w+(?:: false)?), (?:or )?(--)", re.ASCII)
 
 
 @define
@@ -115,7 +119,7 @@ def _hint(result: Result) -> str:
     starts = [start for hint in _HINTS if (start := error.rfind(hint)) >= 0]
     if result.error_type:
         error = error[min(starts) :] if starts else ""
-    return error.strip("()").replace(") (", "; ")
+    return _FIELDS.sub(r"\1", error).strip("()").replace(") (", "; ")
 
 
 async def print_result(result: Result, console: Console, *, as_json: bool) -> int:

@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 
     from pyexec_client import AsyncClient
     from pyexec_client.options import Limits
+
+
+_OTHER_NUMBER = re.compile(r"[^!-~]|_")
+"""What Python's numbers may contain, and those of the Go program may not."""
+_UNITS = {
+    **dict.fromkeys(("--timeout", "--cpu-seconds", "--idle-timeout", "--lifetime"), ", in seconds"),
+    **dict.fromkeys(("--memory", "--disk"), ", in MiB"),
+}
 
 
 class _Number(asyncclick.ParamType[float]):
@@ -33,12 +42,14 @@ class _Number(asyncclick.ParamType[float]):
         self, value: Any, param: asyncclick.Parameter | None, ctx: asyncclick.Context | None
     ) -> float:
         try:
-            number = self._parse(value)
+            number = math.nan if _OTHER_NUMBER.search(str(value)) else self._parse(value)
         except ValueError:
             number = math.nan
         if not self._allowed(number):
             flag = param.opts[0] if param else "number"
-            raise asyncclick.UsageError(f"{flag} {value}: must be {self._expected}", ctx)
+            raise asyncclick.UsageError(
+                f"{flag} {value}: must be {self._expected}{_UNITS.get(flag, '')}", ctx
+            )
         return number
 
 
@@ -182,3 +193,14 @@ def _hide_run_flag(flag: asyncclick.Option) -> asyncclick.Option:
     copied = copy.copy(flag)
     copied.hidden = copied.name not in _ALWAYS_LISTED
     return copied
+
+
+def listed_options(ctx: asyncclick.Context) -> list[str]:
+    """Return the long names of the options that the help of a command lists."""
+    return [
+        name
+        for param in ctx.command.get_params(ctx)
+        if isinstance(param, asyncclick.Option) and not param.hidden
+        for name in param.opts
+        if name.startswith("--")
+    ]

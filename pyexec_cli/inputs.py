@@ -103,7 +103,9 @@ def is_missing(argument: str) -> bool:
 
 
 def explain_missing(argument: str) -> str:
-    """Return the error message for an input that does not exist. It may be a mistyped command."""
+    """Return the error message for an input that does not exist. It may be a mistyped command, or source text."""
+    if any(character in argument for character in "(='\" "):
+        return "no such file, directory or command; eval runs source text"
     from difflib import get_close_matches
 
     from .commands import COMMANDS

@@ -68,7 +68,7 @@ class HttpExecutor:
 
     async def submit(self, metadata: Document, files: Sequence[Mapping[str, str]]) -> str:
         with _translate_errors():
-            contents = {file["name"]: file["content"].encode() for file in files}
+            contents = {file["name"]: file["content"] for file in files}
             request = Request(
                 method="POST",
                 path="/api/v1/exec/async",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import asyncclick
 
@@ -79,6 +80,7 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
         raise asyncclick.UsageError("--async: eval waits for the value; use run or submit")
     console = Console(flags)
     text = await inputs.read_text("-", "CODE") if code == "-" else code
+    _note_file_name(code, console)
     options = await read_options(script, flags, stdin_is_code=code == "-")
     async with flags.client() as client:
         result = await client.eval(text, **options)
@@ -94,6 +96,11 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
         exit_code = await print_result(result, console, as_json=script.as_json)
     note_unused_stdin(script, code, console)
     return exit_code
+
+
+def _note_file_name(code: str, console: Console) -> None:
+    if os.path.isfile(code):
+        console.info(f"{printable(code)} is evaluated as source text; to run the file of this name, use run")
 
 
 async def _run(

@@ -185,7 +185,7 @@ async def read_request(
     """Read the input and the options of `run` and `submit`."""
     chosen = await inputs.choose(argument, script.files)
     if chosen.unused is not None:
-        console.info(f"ignoring {chosen.unused}: --file was given")
+        console.info(f"ignoring {chosen.unused}: with --file, only the files that it names are sent")
     options = await read_options(script, flags, stdin_is_code=chosen.is_stdin)
     if chosen.requirements and not script.requirements and not script.no_requirements:
         console.info("installing the requirements.txt of the input (--no-requirements disables this)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypedDict
@@ -121,10 +122,24 @@ def session_metadata(options: Mapping[str, Any]) -> dict[str, Any]:
     return _metadata(options, SessionOptions.__annotations__)
 
 
+def _suggestion(unknown: str, allowed: Mapping[str, object]) -> str:
+    """Return a question with the option that was probably meant; empty if none is similar.
+
+    Fields of the HTTP API are recognized, too: their names differ from those of the options."""
+    names = {field: option for table in (_FIELDS, _LIMITS) for option, (field, _) in table.items()}
+    names |= {"env_vars": "env", "network_disabled": "network"} | {option: option for option in allowed}
+    near = difflib.get_close_matches(
+        unknown, [name for name, option in names.items() if option in allowed], n=1
+    )
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
+
+
 def _metadata(options: Mapping[str, Any], allowed: Mapping[str, object]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
     if unknown := given.keys() - allowed.keys():
-        raise TypeError(f"unknown option {min(unknown)!r}; allowed are {', '.join(allowed)}")
+        raise TypeError(
+            f"unknown option {min(unknown)!r}; allowed are {', '.join(allowed)}{_suggestion(min(unknown), allowed)}"
+        )
     fields = _converted(_FIELDS, given)
     if "env" in given:
         variables = text_mapping("env", given["env"], _ENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,14 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 # an Idempotency-Key needs that. Zero means that no time is known; the server then sets the present time.
 _FIXED_TIME = 0
 
+#: The declaration of an encoding in one of the first two lines of a script.
+_ENCODING = re.compile(
+    r"\ufeff?(?:[ \t\f]*(?:#[^\r\n]*)?(?:\r\n?|\n))??"  # perhaps a first line that is blank or a comment
+    r"[ \t\f]*#[^\r\n]*?coding[:=][ \t]*([-\w.]+)",
+    re.ASCII,
+)
+_UTF8 = re.compile(r"utf[-_]?8\b", re.ASCII | re.IGNORECASE)
+
 Content = str | bytes | os.PathLike[str] | BinaryIO
 
 
@@ -36,7 +45,7 @@ def member(name: str, content: Content) -> Member:
     header = tarfile.TarInfo(text("a file name", name))
     header.mode, header.mtime = 0o644, _FIXED_TIME
     if isinstance(content, str):
-        content = content.encode()
+        content = _text_bytes(name, content)
     if isinstance(content, bytes):
         header.size = len(content)
         return Member(header, content)
@@ -46,6 +55,16 @@ def member(name: str, content: Content) -> Member:
         raise wrong_type(f"the content of {name!r}", "text, bytes, a path or an open file", content)
     header.size = content.seek(0, os.SEEK_END)
     return Member(header, content)
+
+
+def _text_bytes(name: str, content: str) -> bytes:
+    """Encode a text as UTF-8. If a script declares another encoding (PEP 263), the declaration becomes UTF-8.
+
+    Python would decode the file with it, and run another text."""
+    declared = _ENCODING.match(content) if name.endswith(".py") else None
+    if declared is not None and not _UTF8.match(declared[1]):
+        content = f"{content[: declared.start(1)]}utf-8{content[declared.end(1) :]}"
+    return content.encode()
 
 
 def directory_members(root: Path) -> Iterator[Member]:

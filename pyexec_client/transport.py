@@ -151,6 +151,8 @@ def _reason(error: Exception) -> str:
             certificate_error=ssl.SSLCertVerificationError() as reason
         ):
             return f"its certificate is not trusted: {reason.verify_message}"
+        case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLError(reason=str() as reason)):
+            return f"TLS failed ({reason.replace('_', ' ').lower()}); if the server has no TLS, use http://"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)):
             return os.strerror(number).lower()
         case aiohttp.ConnectionTimeoutError():

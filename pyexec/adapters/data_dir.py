@@ -3,6 +3,7 @@
 import fcntl
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from attrs import define
 
 from pyexec.errors import SettingsError
 
+PROBE_BYTES = 64 * 1024
+"""More than a small transaction of the event log writes."""
 _LOCK_FILE = "lock"
 _ID_FILE = "deployment"
 
@@ -65,6 +68,15 @@ def create_data_dir(path: Path) -> None:
     Raises `SettingsError` if that fails."""
     with _translate_errors(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def try_write(path: Path) -> None:
+    """Write `PROBE_BYTES` to an unnamed file in the directory, and delete it. Raises `OSError` if that fails.
+
+    The kernel usually writes nothing of it to the disk, because the file is deleted at once."""
+    with tempfile.TemporaryFile(dir=path) as file:
+        file.write(bytes(PROBE_BYTES))
+        file.flush()
 
 
 @contextmanager

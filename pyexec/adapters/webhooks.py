@@ -10,7 +10,7 @@ from yarl import URL
 
 from pyexec import __version__
 from pyexec.domain.webhook_schedule import Attempt, Outcome, outcome_of_status
-from pyexec.domain.webhooks import WebhookPolicy
+from pyexec.domain.webhooks import WebhookPolicy, receiver_of
 from pyexec.errors import shorten
 
 TOTAL_SECONDS = 20.0
@@ -44,7 +44,9 @@ class HttpWebhooks:
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Attempt:
         """Send the request. The body of the response is not read."""
         try:
-            response = await self._http.post(URL(url), headers=headers, data=body, allow_redirects=False)
+            response = await self._http.post(
+                _request_url(url), headers=headers, data=body, allow_redirects=False
+            )
         except TimeoutError:
             return Attempt(
                 outcome=Outcome.UNREACHABLE, reason=f"the receiver did not answer within {TOTAL_SECONDS:g} s"
@@ -66,6 +68,13 @@ class HttpWebhooks:
             reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
             raise PermissionError(errno.EACCES, reason)
         return socket.socket(family, kind, protocol)
+
+
+def _request_url(text: str) -> URL:
+    """Return the URL of a request: the receiver as it was checked, the path and the query as the caller wrote them.
+
+    `URL` would decode `%2F` in a query, and resolve `..` in a path, but the receiver may compare or sign the text."""
+    return URL(receiver_of(text) + URL(text, encoded=True).raw_path_qs, encoded=True)
 
 
 def _reason(error: Exception) -> str:

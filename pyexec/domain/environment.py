@@ -41,8 +41,11 @@ def session_recipe(recipe: Recipe | None) -> Recipe:
     recipe = recipe or Recipe()
     if _NAMES_IPYTHON.search(recipe.requirements_txt or ""):
         return recipe
-    lines = [recipe.requirements_txt] if recipe.requirements_txt else []
-    return evolve(recipe, requirements_txt="\n".join([*lines, SESSION_REQUIREMENT]) + "\n")
+    requirements = recipe.requirements_txt or ""
+    if requirements:
+        # The empty line ends a last line that would go on after its backslash.
+        requirements += "\n\n" if requirements.endswith("\\") else "\n"
+    return evolve(recipe, requirements_txt=f"{requirements}{SESSION_REQUIREMENT}\n")
 
 
 def session_image_error(image: str, reason: str) -> str:

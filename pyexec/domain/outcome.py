@@ -1,5 +1,6 @@
 """Convert the outcome of a run to its terminal event."""
 
+import signal
 from datetime import datetime
 
 from attrs import evolve, frozen
@@ -21,6 +22,7 @@ CELL_NETWORK_HINT = (
 DISK_HINT = (
     "(files in /work and /tmp together may take {} MiB in this run; change it with config.disk_mb, or --disk)"
 )
+STDIN_HINT = "(this run has no standard input; pass it with stdin, or --stdin FILE)"
 CELL_DISK_HINT = (
     "(files in /work and /tmp together may take {} MiB in this session; delete files, or open one with config.disk_mb, "
     "or --disk)"
@@ -152,9 +154,12 @@ def _error_text(outcome: RunOutcome, crash: Crash | None, spec: Spec, setup_allo
     """Return the error of a program that ended by itself. A limit that it reached is an error only if it failed."""
     reached = _reached_limit(outcome) if outcome.exit_code else None
     if crash is None:
-        return f"the program {reached}" if reached else None
+        ends = (_ending_signal(outcome), reached)
+        return f"the program {', and '.join(filter(None, ends))}" if any(ends) else None
     text, limits = crash.error, spec.limits
     is_cell = spec.session_id is not None
+    if crash.is_end_of_input and not spec.stdin and not is_cell:
+        text = f"{text} {STDIN_HINT}"
     if limits.network_disabled and crash.is_network_error:
         text = f"{text} {CELL_NETWORK_HINT if is_cell else NETWORK_HINT}"
     if crash.is_disk_full:
@@ -162,6 +167,16 @@ def _error_text(outcome: RunOutcome, crash: Crash | None, spec: Spec, setup_allo
     if setup_allowed and (hint := missing_module_hint(crash, is_cell=is_cell)) is not None:
         text = f"{text} {hint}"
     return f"{text} (the program {reached})" if reached else text
+
+
+def _ending_signal(outcome: RunOutcome) -> str | None:
+    if not outcome.signalled:
+        return None
+    number = outcome.exit_code - 128
+    try:
+        return f"was ended by signal {number} ({signal.Signals(number).name})"
+    except ValueError:  # most real-time signals have no name
+        return f"was ended by signal {number}"
 
 
 def _reached_limit(outcome: RunOutcome) -> str | None:

@@ -5,7 +5,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterator
 from enum import StrEnum
-from typing import Self
+from typing import Protocol, Self
 
 from pyexec.errors import CorruptLog
 
@@ -32,6 +32,14 @@ _HEADER_BYTES = 9
 _HEADER = re.compile(rb"(?P<mark>[0123])(?P<length>[0-9a-f]{8})")
 
 
+class StoredBytes(Protocol):
+    """Bytes outside of memory, such as those of a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> bytes: ...
+
+
 class OutputLog:
     """The bytes of all streams in order of arrival, as segments: consecutive bytes of the same stream, or a display.
 
@@ -39,7 +47,7 @@ class OutputLog:
     gets each byte exactly once."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._data: bytearray | StoredBytes = bytearray()
         self._streams: list[Stream] = []
         self._ends: list[int] = []
         self._sizes = dict.fromkeys(Stream, 0)
@@ -51,6 +59,8 @@ class OutputLog:
         """Add bytes that `stream` has just produced."""
         if not data:
             return
+        if not isinstance(self._data, bytearray):
+            self._data = bytearray(self._data[:])
         self._data += data
         self._sizes[stream] += len(data)
         if self._streams and self._streams[-1] is stream and stream is not Stream.DISPLAY:
@@ -58,6 +68,14 @@ class OutputLog:
         else:
             self._streams.append(stream)
             self._ends.append(len(self._data))
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """Yield the bytes of all streams together, in chunks of this size."""
+        return (bytes(self._data[at : at + size]) for at in range(0, len(self._data), size))
+
+    def move_to(self, stored: StoredBytes) -> None:
+        """Replace the bytes in memory by the same bytes elsewhere. Readers notice nothing. `append` loads them."""
+        self._data = stored
 
     @property
     def segment_count(self) -> int:

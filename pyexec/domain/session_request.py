@@ -2,7 +2,16 @@
 
 from attrs import field, frozen
 
-from pyexec.domain.spec import Metadata, Policy, RequestedLimits, SessionSpec, check_range, resolve
+from pyexec.domain.spec import (
+    ENV_VARS,
+    REQUIREMENTS_TXT,
+    Metadata,
+    Policy,
+    RequestedLimits,
+    SessionSpec,
+    check_range,
+    resolve,
+)
 
 SECONDS_MIN = 1
 
@@ -12,9 +21,9 @@ class SessionRequest:
     """Options of a session. A time that is missing has the server's default."""
 
     docker_image: str | None = None
-    requirements_txt: str | None = None
+    requirements_txt: str | None = field(default=None, metadata=REQUIREMENTS_TXT)
     pre_commands: tuple[str, ...] = ()
-    env_vars: tuple[str, ...] = ()
+    env_vars: tuple[str, ...] = field(default=(), metadata=ENV_VARS)
     config: RequestedLimits = field(factory=RequestedLimits)
     idle_timeout_seconds: float | None = field(default=None, metadata={"minimum": SECONDS_MIN})
     lifetime_seconds: float | None = field(default=None, metadata={"minimum": SECONDS_MIN})

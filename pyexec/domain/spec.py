@@ -4,6 +4,7 @@ import posixpath
 import re
 import sys
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
 from attrs import field, fields, frozen
 
@@ -27,6 +28,10 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 
 
 TIMEOUT_SECONDS_MIN = 0.001
+ENV_VARS = {"example": '["NAME=value"]'}
+REQUIREMENTS_TXT = {"example": r'"numpy\npandas"'}
+IN_A_SESSION = {"session_id": "run code in a session with POST /api/v1/sessions/{id}/eval"}
+"""What to do about a field that the request does not have."""
 
 
 @frozen(kw_only=True)
@@ -46,13 +51,15 @@ class RequestedLimits:
 class Metadata:
     """Options of a run."""
 
+    HINTS: ClassVar = IN_A_SESSION
+
     entrypoint: str | None = None
     docker_image: str | None = None
-    requirements_txt: str | None = None
+    requirements_txt: str | None = field(default=None, metadata=REQUIREMENTS_TXT)
     inline_requirements: bool = True
     pre_commands: tuple[str, ...] = ()
     stdin: str = ""
-    env_vars: tuple[str, ...] = ()
+    env_vars: tuple[str, ...] = field(default=(), metadata=ENV_VARS)
     script_args: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
     capture_displays: bool = False
@@ -72,6 +79,8 @@ class SourceFile:
 class EvalRequest:
     """Source text to run. `code` and `files` exclude each other, and so do `docker_image` and `python_version`."""
 
+    HINTS: ClassVar = IN_A_SESSION
+
     code: str | None = None
     files: tuple[SourceFile, ...] = ()
     entrypoint: str | None = None
@@ -79,10 +88,10 @@ class EvalRequest:
     config: RequestedLimits = field(factory=RequestedLimits)
     docker_image: str | None = None
     python_version: str | None = None
-    requirements_txt: str | None = None
+    requirements_txt: str | None = field(default=None, metadata=REQUIREMENTS_TXT)
     inline_requirements: bool = True
     pre_commands: tuple[str, ...] = ()
-    env_vars: tuple[str, ...] = ()
+    env_vars: tuple[str, ...] = field(default=(), metadata=ENV_VARS)
     script_args: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
     eval_last_expr: bool = False

@@ -6,14 +6,14 @@ traceback of the main thread begins with the module frame of the script, so the 
 
 import re
 
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
+
+from pyexec.domain.stderr_lines import LINE_BYTES, StderrLines, one_line
 
 NAME_CHARACTERS = 200
 """Maximum length of an exception's name. A program chooses the name, and indexes and lists show it."""
 MESSAGE_CHARACTERS = 4000
 """Maximum length of an exception's message; a longer one ends with an ellipsis."""
-LINE_BYTES = 64 * 1024
-"""How much of a line is kept: a name, and a message of the maximum length at four bytes a character."""
 
 _EVENT = re.compile(
     rb"""
@@ -32,6 +32,7 @@ _EVENT = re.compile(
           | ---[ ]Logging[ ]error[ ]---
           | Fatal[ ]Python[ ]error:[^\n]*
         )
+      | (?P<source>SyntaxError:[ ](?:encoding[ ]problem:|Non-UTF-8[ ]code[ ]starting[ ]with)[ ][^\n]*)
       | (?P<warning>[^ \n][^\n]*?:[0-9]+:[ ]\w*Warning:[^\n]*)
       | (?P<original>Original[ ]exception[ ]was:)
       | (?P<chain>
@@ -61,6 +62,7 @@ _NO_NETWORK = re.compile(
     r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
 )
 """Messages of the C library without a route (ENETUNREACH, EAI_AGAIN), which other libraries include in theirs."""
+_END_OF_INPUT = "EOF when reading a line"
 _DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device")
 
 
@@ -100,6 +102,11 @@ class Crash:
     def is_network_error(self) -> bool:
         """True if the message says that there is no network."""
         return _NO_NETWORK.search(self.error) is not None
+
+    @property
+    def is_end_of_input(self) -> bool:
+        """True if the program has called `input()` at the end of its standard input."""
+        return self.error_type == "EOFError" and self.error.startswith(_END_OF_INPUT)
 
     @property
     def is_disk_full(self) -> bool:
@@ -151,8 +158,10 @@ class TracebackParser:
     script: str = "main.py"
     root: str = "/work/"
 
-    _line: bytearray = field(factory=bytearray, init=False)
-    """The beginning of the unfinished line."""
+    _lines: StderrLines = field(
+        default=Factory(lambda self: StderrLines((self.root + self.script, self.script)), takes_self=True),
+        init=False,
+    )
     _open: _Traceback | None = field(default=None, init=False)
     """The traceback whose frames are being read."""
     _main: _Traceback | None = field(default=None, init=False)
@@ -165,25 +174,15 @@ class TracebackParser:
 
     def feed(self, data: bytes) -> None:
         """Read the next chunk."""
-        end = data.rfind(b"\n") + 1
-        if end:
-            first = data.index(b"\n") + 1
-            self._add_to_line(data[:first])
-            line = bytes(self._line)
-            self._line.clear()
-            self._read(line if line.endswith(b"\n") else line + b"\n")
-            self._read(data[first:end])
-        self._add_to_line(data[end:])
+        for lines in self._lines.feed(data):
+            self._read(lines)
 
     def finish(self) -> Crash | None:
         """Return the exception that ended the main thread, or None. Call this after the last chunk."""
-        if self._line:
-            self.feed(b"\n")
+        for lines in self._lines.finish():
+            self._read(lines)
         found = self._main or self._printed
         return found.crash() if found else None
-
-    def _add_to_line(self, data: bytes) -> None:
-        self._line += data[: max(0, LINE_BYTES - len(self._line))]
 
     def _read(self, lines: bytes) -> None:
         """Read whole lines."""
@@ -205,6 +204,9 @@ class TracebackParser:
             self._add_text(lines[at : event.start()])
             self._end_messages(groups_only=True)
             self._add_text(lines[event.start() : end])
+        elif kind == "source":
+            self._add_text(lines[at:end])
+            self._printed = _undecodable(event["source"])
         elif kind in ("other", "warning", "original"):
             self._add_text(lines[at : event.start()])
             self._end_messages()
@@ -253,9 +255,10 @@ class TracebackParser:
         return end
 
     def _add_frames(self, opened: _Traceback, lines: bytes) -> None:
+        script = one_line(self.script)
         for frame in _FRAME.finditer(lines):
             path = frame["path"].decode("utf-8", "replace")
-            is_script = path in (self.script, self.root + self.script)
+            is_script = path in (script, self.root + script)
             if not opened.has_frames:
                 opened.is_main = is_script and frame["name"] == (
                     None if opened.is_syntax_error else b"<module>"
@@ -273,6 +276,14 @@ class TracebackParser:
         for found in (self._main, self._printed):
             if found is not None and (found.is_group or not groups_only):
                 found.ended = True
+
+
+def _undecodable(line: bytes) -> _Traceback:
+    """Return the error for a script that is not in its encoding. Python up to 3.11 prints it without a traceback."""
+    name, _, message = line.decode("utf-8", "replace").partition(": ")
+    number = re.search(r" on line ([0-9]{1,9}), but no encoding", message)
+    own_line = None if number is None else int(number[1])
+    return _Traceback(name=name, message=f"{message[:MESSAGE_CHARACTERS]}\n", own_line=own_line)
 
 
 def cut_message(text: str) -> str:

@@ -6,12 +6,16 @@ for TCP. Version 2 counts them. See docs/design/docker-adapter.md. Part of the s
 import os
 import re
 
+from pyexec.guest.socket_diag import SocketDiag
+
 FREE = 64
 """As long as there are no more sockets than this, they count as nothing, and their lists are not read."""
 READ_MAX = 4096
 """With more sockets, each of them counts with its maximum, because reading the lists would take too long."""
 SUMMARY = "/proc/net/sockstat"
-LISTS = ["/proc/net/" + kind + version for kind in ("tcp", "udp", "icmp") for version in ("", "6")]
+PROTOCOLS = "/proc/net/protocols"
+TCP_LISTS = ["/proc/net/tcp", "/proc/net/tcp6"]
+LISTS = ["/proc/net/" + kind + version for kind in ("udp", "icmp") for version in ("", "6")]
 NETLINK = "/proc/net/netlink"
 QUEUES = re.compile(b" ([0-9A-F]{8}):([0-9A-F]{8}) ")
 """The bytes in the send buffer and in the receive buffer of a socket, in a line of these lists."""
@@ -31,19 +35,43 @@ class Sockets:
 
     def __init__(self):
         self.summary, self.netlink = open_file(SUMMARY), open_file(NETLINK)
+        self.protocols = open_file(PROTOCOLS) if os.path.exists(PROTOCOLS) else None
         self.lists = [open_file(path) for path in LISTS if os.path.exists(path)]
+        self.tcp_lists = [open_file(path) for path in TCP_LISTS if os.path.exists(path)]
+        self.diag = SocketDiag()
         self.socket_bytes = max(DATAGRAM_BYTES, sum(map(buffer_bytes, BUFFERS)))
+        self.unlisted = 0
 
     def used(self):
         """Return an upper bound for the bytes that the sockets hold, if there are more than a few."""
-        total = int(read_all(self.summary, CHUNK).split(None, 3)[2])  # "sockets: used 12"
+        total = self.total()
         if total <= FREE:
             return 0
         if total > READ_MAX:
             return total * self.socket_bytes
         # A program needs one or two netlink sockets, so each of them counts with its maximum.
-        netlink = read_all(self.netlink, READ_MAX * 256).count(b"\n")
-        return netlink * self.socket_bytes + sum(map(self.queued, self.lists))
+        full = read_all(self.netlink, READ_MAX * 256).count(b"\n") + self.count_unlisted(total)
+        tcp = self.diag.tcp_bytes()
+        if tcp is None:
+            tcp = sum(map(self.queued, self.tcp_lists))
+        return full * self.socket_bytes + tcp + sum(map(self.queued, self.lists))
+
+    def total(self):
+        """Return the number of all sockets."""
+        return int(read_all(self.summary, CHUNK).split(None, 3)[2])  # "sockets: used 12"
+
+    def count_unlisted(self, total):
+        """Return the number of sockets that are in no list: the lower of the counts of this and of the last call.
+
+        A connection that was reset, and a datagram socket that was disconnected, keep the data that they have received,
+        but lose their port, and the lists contain only sockets with a port. A socket that closes while this method
+        reads also seems to be in no list, but only in one call."""
+        if self.protocols is None:
+            return 0
+        lines = read_all(self.protocols, CHUNK).splitlines()[1:]
+        listed = sum(int(line.split(None, 3)[2]) for line in lines)
+        before, self.unlisted = self.unlisted, max(0, min(total, self.total()) - listed)
+        return min(before, self.unlisted)
 
     def queued(self, fd):
         """Return an upper bound for the bytes that the sockets in a list hold."""

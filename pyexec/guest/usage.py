@@ -121,6 +121,7 @@ class Memory:
         return int(anonymous) + max(0, int(shared) - file_content_bytes())
 
     def oom_kills(self):
+        """Return how many processes of the container the kernel has killed for lack of memory."""
         return int(read_counters(self.events).get("oom_kill", 0))
 
     def was_exhausted(self):
@@ -145,6 +146,7 @@ class CpuTime:
         self.baseline = self.total() - (0 if self.counter is None else process_seconds(interpreter_pid))
 
     def seconds(self):
+        """Return the seconds of processor time used so far."""
         return max(0.0, self.total() - self.baseline)
 
     def total(self):

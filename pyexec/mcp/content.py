@@ -21,6 +21,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.executor import Document
 
 TEXT_CHARACTERS_MAX = 50_000
@@ -65,7 +66,7 @@ def is_success(result: Document) -> bool:
 
 def state_result(result: Document) -> CallToolResult:
     """Return the state of an execution for a model. That a program failed is no error of the call."""
-    result = with_bounded_displays(result)
+    result = with_argument_terms(with_bounded_displays(result))
     return CallToolResult(content=list(_blocks(result)), structured_content=result)
 
 
@@ -89,7 +90,7 @@ def _sections(result: Document) -> Iterator[str]:
         if text := result.get(name):
             note = " (the server stored only its beginning)" if cut.get(name) else ""
             yield f"{name}{note}:\n{shortened(text.rstrip())}"
-    if (value := result.get("result")) is not None:
+    if (value := result.get("result")) not in (None, "None"):  # as in an interactive interpreter
         yield f"result: {shortened(value)}"
     yield _summary(result)
 

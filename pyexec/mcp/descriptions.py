@@ -11,6 +11,7 @@ CODE = (
     "Python source code. It runs as /work/main.py. The value of the last expression is returned as `result`."
 )
 FILES = "More files to put into /work before the run, such as modules and data. Their text is UTF-8."
+FILES_EXAMPLES = [[{"name": "data.csv", "content": "1,2\n"}]]
 INLINE_REQUIREMENTS = (
     "If `requirements` is left out, carry out the `# /// script` block of the code (PEP 723): install its "
     "`dependencies`, and run in an image whose Python satisfies `requires-python`. false ignores the block."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pyexec.mcp.argument_terms import argument_terms
+
 if TYPE_CHECKING:
     from pyexec.mcp.sessions import Sessions
 
@@ -24,16 +26,9 @@ class ToolError(Exception):
         self.field = field
 
 
-_ARGUMENTS = {"requirements_txt": "requirements", "config.network_disabled": "network", "config.": ""}
-"""Arguments of the tools whose names differ from the API's fields."""
-
-
 def tool_error(message: str, *, code: str, field: str | None = None) -> ToolError:
     """Return an error of the API in terms of the tools' arguments."""
-    for name, argument in _ARGUMENTS.items():
-        message = message.replace(name, argument)
-        field = field and field.replace(name, argument)
-    return ToolError(message, code=code, field=field)
+    return ToolError(argument_terms(message), code=code, field=field and argument_terms(field))
 
 
 class Executor(Protocol):

@@ -13,6 +13,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.content import execution_uri, resource_contents
 from pyexec.mcp.executor import Document, Executor
 from pyexec.mcp.tools import FILE_BYTES_MAX
@@ -78,7 +79,7 @@ async def read_resource(executor: Executor, uri: str) -> TextResourceContents | 
     if path is not None:
         path = unquote(path)
         return resource_contents(uri, path, await executor.read_file(execution_id, path, FILE_BYTES_MAX))
-    result = await executor.get(execution_id, 0)
+    result = with_argument_terms(await executor.get(execution_id, 0))
     if stream is not None:
         return TextResourceContents(uri=uri, mime_type="text/plain", text=result.get(stream, ""))
     return TextResourceContents(uri=uri, mime_type="application/json", text=json.dumps(result))

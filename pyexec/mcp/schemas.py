@@ -128,7 +128,9 @@ def _sentence(error: ValidationError) -> str:
     match error.validator:
         case "type":
             wanted = error.validator_value
-            return f"{where or 'arguments'} must be {_TYPE_NAMES.get(str(wanted), wanted)}"
+            examples = error.schema.get("examples")
+            example = f"; for example {json.dumps(examples[0])}" if examples else ""
+            return f"{where or 'arguments'} must be {_TYPE_NAMES.get(str(wanted), wanted)}{example}"
         case "required":
             missing = next(name for name in error.validator_value if name not in error.instance)
             return f"{f'{where}.' if where else ''}{missing} is missing"

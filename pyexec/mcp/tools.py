@@ -9,6 +9,7 @@ from typing import Any
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 
 from pyexec.mcp import descriptions
+from pyexec.mcp.argument_terms import with_argument_terms_in_list
 from pyexec.mcp.content import execution_uri, file_content, state_result, tool_result
 from pyexec.mcp.executor import Document
 from pyexec.mcp.schemas import ApiSchemas, Schema
@@ -135,7 +136,9 @@ def _run_properties(api: ApiSchemas, code: str) -> dict[str, Schema]:
     """Return the arguments of a run; `code` describes the source code. Each has the schema of the API's field."""
     return {
         "code": api.field("EvalRequest", "code", description=code),
-        "files": api.field("EvalRequest", "files", description=descriptions.FILES),
+        "files": api.field(
+            "EvalRequest", "files", description=descriptions.FILES, examples=descriptions.FILES_EXAMPLES
+        ),
         "requirements": api.field("EvalRequest", "requirements_txt"),
         "inline_requirements": api.field(
             "EvalRequest", "inline_requirements", description=descriptions.INLINE_REQUIREMENTS
@@ -184,7 +187,8 @@ async def _kill(call: Call) -> CallToolResult:
 
 async def _list(call: Call) -> CallToolResult:
     get = call.arguments.get
-    page = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    found = await call.executor.page(get("status"), get("limit", 20), get("cursor"))
+    page = with_argument_terms_in_list(found)
     return _structured(page, json.dumps(page))
 
 

@@ -119,6 +119,9 @@ class SetupContainer(Protocol):
     async def written_bytes(self) -> int:
         """Return how much the container has written so far in addition to its image."""
 
+    async def has_oom_event(self) -> bool:
+        """Return True if the kernel has killed one of its processes for lack of memory."""
+
     async def finish(self) -> None:
         """Tell the main process to clean up and exit, and wait until it has. Read its lines at the same time."""
 

@@ -1,4 +1,4 @@
-"""The interfaces to what the server sends to others: traces to a collector, webhooks to their receivers."""
+"""Interfaces for what the server sends: traces to a collector, and webhooks to their receivers."""
 
 from collections.abc import Mapping
 from typing import Protocol

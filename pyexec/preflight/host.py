@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,14 +13,14 @@ from urllib.parse import urlsplit
 import anyio
 
 from pyexec.adapters.blobs.object_store import ObjectBlobs
-from pyexec.adapters.data_dir import DataDir
+from pyexec.adapters.data_dir import DataDir, try_write
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.webhooks import SECRET_FORM
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
-from pyexec.settings import Settings
+from pyexec.settings import LOOPBACK, Settings
 from pyexec.tenants_file import read_tenants, webhook_policy
 from pyexec.wiring.tracing import ENDPOINT, is_tracing
 
@@ -29,7 +28,6 @@ LOW_MB = 1024
 BLOB_SECONDS = 30.0
 _DEPLOYMENT = "check"
 """Stands for the deployment id in the names of objects: the check does not know the id."""
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _CONTENT = b"written and removed by python-executor-server --check"
 
 
@@ -49,12 +47,12 @@ def check_address(settings: Settings) -> Iterator[CheckResult]:
                 yield failed("address", f"cannot listen on {address}: {error.strerror}", fix)
         else:
             yield ok("address", f"{address} is free")
-    if settings.host not in _LOOPBACK and not (settings.api_tokens or settings.tenants_file):
+    if settings.is_open:
         yield warning(
             "address",
             f"anyone who can reach {address} can run programs; set PYEXEC_API_TOKENS, or PYEXEC_HOST to 127.0.0.1",
         )
-    if settings.consul_addr and settings.host in _LOOPBACK and not settings.advertise_addr:
+    if settings.consul_addr and settings.host in LOOPBACK and not settings.advertise_addr:
         yield warning(
             "address",
             "replicas on other machines cannot fetch live output from this one; set PYEXEC_HOST and "
@@ -110,7 +108,7 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     shown = repr(str(settings.data_dir))
     try:
-        _write_and_remove(existing)
+        try_write(existing)
         holder = DataDir.lock_owner(settings.data_dir)
         free_mb = shutil.disk_usage(existing).free // MEBIBYTE
     except OSError as error:
@@ -125,13 +123,6 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
         yield ok("data", f"{shown} is in use by a running server, process {holder}")
     else:
         yield ok("data", f"{shown} is writable{'' if existing == path else ', and will be created'}")
-
-
-def _write_and_remove(directory: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".pyexec-check-") as file:
-        file.write(_CONTENT)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 async def check_blobs(settings: Settings) -> Sequence[CheckResult]:

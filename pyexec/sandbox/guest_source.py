@@ -11,6 +11,7 @@ from pyexec.domain.seccomp.bpf import MACHINES, compiled
 _SUPERVISOR = (
     "wire",
     "archive",
+    "socket_diag",
     "sockets",
     "locks",
     "usage",

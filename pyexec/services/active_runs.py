@@ -139,11 +139,12 @@ class Run:
 
 
 class ActiveRuns:
-    """The runs that this replica handles, by execution id."""
+    """The runs that this replica handles, by execution id. `on_remove` gets the output of each run that is removed."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_remove: Callable[[OutputLog], object] = lambda _: None) -> None:
         self._runs: dict[str, Run] = {}
         self._draining = False
+        self._on_remove = on_remove
 
     def get(self, execution_id: str) -> Run | None:
         """Return the run, or None if this replica does not handle it."""
@@ -157,7 +158,8 @@ class ActiveRuns:
 
     def remove(self, run: Run) -> None:
         """Remove a run after its end."""
-        self._runs.pop(run.id, None)
+        if self._runs.pop(run.id, None) is not None:
+            self._on_remove(run.output_log)
 
     @contextmanager
     def appending(self, run: Run, events: Sequence[Event]) -> Iterator[None]:

@@ -4,6 +4,8 @@ import logging
 import re
 import socket
 import struct
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 
 import anyio
@@ -12,8 +14,10 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from yarl import URL
 
+from pyexec.errors import shorten
 from pyexec.web.context import Handler
 
+BaseHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 30.0
@@ -34,11 +38,28 @@ class HttpRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         return _Server(
-            made.request_handler,
+            partial(_answer, made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,
         )
+
+
+async def _answer(handler: BaseHandler, request: web.BaseRequest) -> web.StreamResponse:
+    """Handle a request. Reject an unknown `Expect` header in JSON; aiohttp would reject it in plain text."""
+    expected = request.headers.get("Expect", "100-continue")
+    if expected and expected.lower() != "100-continue" and request.version == HttpVersion11:
+        text = f"the header Expect: {shorten(expected)} is not supported; the only value is 100-continue"
+        return _rejection(HTTPStatus.EXPECTATION_FAILED, text)
+    return await handler(request)
+
+
+def _rejection(status: HTTPStatus, text: str, code: str | None = None) -> web.Response:
+    """Return an error as JSON, after which the connection is closed."""
+    code = code or status.phrase.lower().replace(" ", "_")
+    response = web.json_response({"error": text, "code": code}, status=status)
+    response.force_close()
+    return response
 
 
 class _Server(web.Server):
@@ -59,7 +80,8 @@ class _Connection(RequestHandler):
         if isinstance(exc, ConnectionError):
             raise exc
         if not isinstance(exc, HttpProcessingError):
-            return super().handle_error(request, status, exc, message)
+            super().handle_error(request, status, exc, message)  # logs the error
+            return _rejection(HTTPStatus(status), "internal server error; see the server log", "internal")
         if isinstance(exc, LineTooLong) or exc.message.startswith(_TOO_MANY_HEADERS):
             answer = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             text = (
@@ -69,10 +91,7 @@ class _Connection(RequestHandler):
         else:
             answer, text = HTTPStatus.BAD_REQUEST, "the request is not valid HTTP/1.1"
         logger.info("request from %s rejected: %s", request.remote, text)
-        code = answer.phrase.lower().replace(" ", "_")
-        response = web.json_response({"error": text, "code": code}, status=answer)
-        response.force_close()
-        return response
+        return _rejection(answer, text)
 
 
 class BrokenTransfer(ConnectionAbortedError):

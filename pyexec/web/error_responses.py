@@ -2,6 +2,7 @@
 
 import logging
 from http import HTTPStatus
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -29,6 +30,7 @@ from pyexec.errors import (
 from pyexec.web.connections import BrokenTransfer, abort_transfer, has_begun
 from pyexec.web.context import Handler
 
+E = TypeVar("E", bound=BaseException)
 logger = logging.getLogger(__name__)
 
 SESSION_RETRY_SECONDS = 30
@@ -68,7 +70,22 @@ async def handle_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except Exception as error:
         if has_begun(request):
             raise _abort(request, error) from error
-        return _error_response(request, error)
+        response = _error_response(request, error)
+        forget_frames(error)
+        return response
+
+
+def forget_frames(error: E) -> E:
+    """Drop the tracebacks of an error and of its causes, which nothing reads any more.
+
+    The frames of a handler hold the request or the output, which can have 16 MiB and more. They also hold the error: in
+    a variable of aiohttp or anyio, or in the future of the thread that raised it. This cycle would keep all of it until
+    a garbage collection, which is rare."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _abort(request: web.Request, error: Exception) -> BrokenTransfer:

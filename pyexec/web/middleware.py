@@ -3,7 +3,6 @@
 import logging
 from http import HTTPStatus
 from time import perf_counter
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,10 +17,9 @@ from pyexec.logs import FIELDS
 from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer
 from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
-from pyexec.web.error_responses import json_error
+from pyexec.web.error_responses import forget_frames, json_error
 from pyexec.web.handlers.documentation import PAGES
 
-E = TypeVar("E", bound=BaseException)
 access_logger = logging.getLogger("pyexec.web.access")
 """Operators filter by this name, so it does not depend on the name of this module."""
 
@@ -68,19 +66,6 @@ async def run_in_task(request: web.Request, handler: Handler) -> web.StreamRespo
     if errors:
         raise errors.pop()
     return responses.pop()
-
-
-def forget_frames(error: E) -> E:
-    """Drop the tracebacks of an error and of its causes, which nothing reads any more.
-
-    The frames of a handler hold the output that it was sending, up to 18 MiB. aiohttp and anyio keep the error of a
-    lost connection, or a cancellation, in a variable of one of its own frames. This cycle would keep the output until a
-    garbage collection, which is rare."""
-    cause: BaseException | None = error
-    while cause is not None:
-        cause.__traceback__ = None
-        cause = cause.__cause__ or cause.__context__
-    return error
 
 
 @web.middleware

@@ -72,7 +72,10 @@ class _PartReader:
 
     def __init__(self, request: web.Request, limits: WebLimits) -> None:
         if not request.content_type.startswith("multipart/"):
-            raise InvalidRequest("send multipart/form-data with the parts metadata and tar")
+            raise InvalidRequest(
+                "send multipart/form-data with the parts metadata and tar; "
+                "POST /api/v1/eval takes source text, as JSON"
+            )
         reject_content_encoding(request)
         self._limits = limits
         self._content = request.content

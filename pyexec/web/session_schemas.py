@@ -2,7 +2,9 @@
 
 Descriptions and examples of the fields are in `openapi/session_descriptions.py`; for metadata, see `schemas.py`."""
 
-from attrs import field, frozen
+from typing import ClassVar
+
+from attrs import field, fields, frozen
 
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.session_view import SessionView
@@ -41,6 +43,16 @@ class SessionParts:
 @frozen(kw_only=True)
 class CellRequest:
     """Code to run in a session."""
+
+    HINTS: ClassVar = {
+        **dict.fromkeys(
+            (option.name for option in fields(SessionRequest)),
+            "set it when the session is opened, with POST /api/v1/sessions",
+        ),
+        "config": "send timeout_seconds beside code; the other limits are set when the session is opened",
+        "eval_last_expr": "a cell always returns the value of its last expression",
+        "stdin": "a cell has no standard input",
+    }
 
     code: str
     timeout_seconds: float | None = field(default=None, metadata={"minimum": TIMEOUT_SECONDS_MIN})

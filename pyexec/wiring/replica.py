@@ -3,7 +3,6 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
 import anyio
 from attrs import frozen
@@ -14,9 +13,8 @@ from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.adapters.webhooks import HttpWebhooks
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.tenants import Tenants
-from pyexec.errors import Unavailable
 from pyexec.metrics import NOOP_METER, Meter
-from pyexec.ports import EngineIdentity, Member, Membership, WebhookSender
+from pyexec.ports import EngineIdentity, Member, WebhookSender
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
@@ -24,6 +22,7 @@ from pyexec.services.cluster import Cluster
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
 from pyexec.services.inbox import InboxWorker
+from pyexec.services.output_spill import OutputSpill
 from pyexec.services.output_store import OutputMemory
 from pyexec.services.peer_monitor import PeerMonitor
 from pyexec.services.preparation import Preparation
@@ -32,12 +31,12 @@ from pyexec.services.recovery import REPLICA_LABEL, Recovery
 from pyexec.services.replica_state import Checks, ReplicaReporter
 from pyexec.services.runner import Runner
 from pyexec.services.sessions.sessions import Sessions
-from pyexec.services.slots import Slots
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces, StepMeter
 from pyexec.settings import Settings
 from pyexec.tenants_file import webhook_policy
 from pyexec.web.context import Context, WebLimits
+from pyexec.wiring.checks import build_checks
 from pyexec.wiring.sandboxes import (
     IndexSource,
     build_environments,
@@ -77,6 +76,7 @@ class Replica:
     pool: Pool
     environments: Environments
     isolation_check: IsolationCheck
+    output_spill: OutputSpill
 
     async def serve(
         self, on_ready: Callable[[], None], stop: anyio.Event, drain: anyio.CancelScope, drain_seconds: float
@@ -95,6 +95,7 @@ class Replica:
             tasks.start_soon(_run_within, reconciling, self.reconciler.run, name="reconciler")
             tasks.start_soon(self.recovery.run, name="recovery")
             tasks.start_soon(self.inbox.run, name="inbox")
+            tasks.start_soon(self.output_spill.run, name="output spill")
             tasks.start_soon(self.context.cluster.watch, name="members of the cluster")
             on_ready()
             await stop.wait()
@@ -198,11 +199,7 @@ def assemble(
     reconciler = build_reconciler(shared)
     watch_gauges(shared, reconciler, isolation_check)
     submissions = build_submissions(shared, preparation, runner)
-    checks: Checks = {
-        "server": partial(_check_accepting, shared.slots),
-        "docker": engine.check,
-        "membership": partial(_check_member, stores.membership),
-    }
+    checks = build_checks(shared, engine)
     reporter = ReplicaReporter(
         member=member,
         slots=shared.slots,
@@ -242,6 +239,7 @@ def assemble(
         pool=pool,
         environments=environments,
         isolation_check=isolation_check,
+        output_spill=shared.output_spill,
     )
 
 
@@ -280,18 +278,6 @@ def _context(
         spool_dir=settings.data_dir,
         traces=shared.traces,
     )
-
-
-async def _check_accepting(slots: Slots) -> None:
-    """Raise `Unavailable` during shutdown."""
-    if slots.closed:
-        raise Unavailable("the server is shutting down and accepts no new work")
-
-
-async def _check_member(membership: Membership) -> None:
-    """Raise `Unavailable` while the Consul session is lost."""
-    if not membership.is_member:
-        raise Unavailable("Consul session lost; writes are suspended until it is renewed")
 
 
 async def _run_within(scope: anyio.CancelScope, work: Callable[[], Awaitable[None]]) -> None:

@@ -29,6 +29,7 @@ from pyexec.services.event_log import CorruptLogReporter, MeteredLog, MeteredSes
 from pyexec.services.in_doubt import InDoubtResolver
 from pyexec.services.inbox import SLOT_WAIT_SECONDS, InboxWorker
 from pyexec.services.output_files import OutputFileLimits
+from pyexec.services.output_spill import OutputSpill
 from pyexec.services.preparation import Preparation
 from pyexec.services.reconciler import Reconciler, ReconcilerConfig
 from pyexec.services.retention import Retention
@@ -60,6 +61,7 @@ class SharedParts:
     slots: Slots
     lane: SetupLane
     active_runs: ActiveRuns
+    output_spill: OutputSpill
     corrupt_logs: CorruptLogReporter
     in_doubt: InDoubtResolver
     webhooks: WebhookDeliveries
@@ -78,7 +80,8 @@ def build_shared_parts(
     traces: ExecutionTraces | None,
 ) -> SharedParts:
     """Build the parts that several services use: slots, setup lane, active runs, and the event log with its metrics."""
-    active_runs = ActiveRuns()
+    output_spill = OutputSpill(settings.data_dir)
+    active_runs = ActiveRuns(on_remove=output_spill.watch)
     slots = Slots(
         concurrent_max=settings.max_concurrent,
         queue_max=settings.max_queued,
@@ -103,6 +106,7 @@ def build_shared_parts(
         slots=slots,
         lane=SetupLane(setups_max(settings, identity.cpus, identity.memory_mb), tenants, meter),
         active_runs=active_runs,
+        output_spill=output_spill,
         corrupt_logs=corrupt_logs,
         in_doubt=InDoubtResolver(
             log=log, active_runs=active_runs, replica=replica_id, corrupt_logs=corrupt_logs

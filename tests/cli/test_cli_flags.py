@@ -213,6 +213,9 @@ def test_commands_that_run_nothing_reject_run_flags(lone_program, arguments, err
         (("help", "help"), ("--help",)),
         (("kill", "-h"), ("kill", "--help")),
         (("-e", "A=1", "-h"), ("run", "--help")),
+        (("-vh",), ("run", "--help")),
+        (("-vh", "kill"), ("kill", "--help")),
+        (("run", "--memory", "x", "-h"), ("run", "--help")),
     ],
 )
 def test_other_ways_to_ask_for_help(lone_program, arguments, same):

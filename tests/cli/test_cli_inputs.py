@@ -99,7 +99,7 @@ def test_precedence_of_inputs(program):
     program.file("other.py", "print('argument')")
     done = program.run("--file", "main.py", "other.py", stdin=b"print('piped')")
     assert done.stdout == b"file\n"
-    assert b"ignoring other.py: --file was given" in done.stderr
+    assert b"ignoring other.py: with --file, only the files that it names are sent\n" in done.stderr
     assert program.run("other.py", stdin=b"print('piped')").stdout == b"argument\n"
 
 
@@ -165,15 +165,19 @@ def test_an_empty_directory_is_an_error(program, arguments):
         (("-", "--stdin", "-"), b"--stdin"),
         (("x", "-e", "=v"), b"name missing"),
         (("x", "-e", "NOT_SET_ANYWHERE"), b"not set"),
-        (("x", "--timeout", "0"), b"--timeout 0: must be a positive number\n"),
-        (("x", "--timeout", "soon"), b"--timeout soon: must be a positive number\n"),
-        (("x", "--memory", "-1"), b"--memory -1: must be a positive integer\n"),
-        (("--memory", "abc", "x"), b"--memory abc: must be a positive integer\n"),
-        (("x", "--disk", "1.5"), b"--disk 1.5: must be a positive integer\n"),
+        (("x", "--timeout", "0"), b"--timeout 0: must be a positive number, in seconds\n"),
+        (("x", "--timeout", "soon"), b"--timeout soon: must be a positive number, in seconds\n"),
+        (("x", "--memory", "-1"), b"--memory -1: must be a positive integer, in MiB\n"),
+        (("--memory", "abc", "x"), b"--memory abc: must be a positive integer, in MiB\n"),
+        (("x", "--disk", "1.5"), b"--disk 1.5: must be a positive integer, in MiB\n"),
         (("x", "--cpu", "0"), b"--cpu 0: must be a positive integer\n"),
         (("x", "--cpus", "0"), b"--cpus 0: must be a positive number\n"),
         (("x", "--cpus", "inf"), b"--cpus inf: must be a positive number\n"),
-        (("x", "--timeout", "1e400"), b"--timeout 1e400: must be a positive number\n"),
+        (("x", "--timeout", "1e400"), b"--timeout 1e400: must be a positive number, in seconds\n"),
+        (("x", "--timeout", "0x1p3"), b"--timeout 0x1p3: must be a positive number, in seconds\n"),
+        (("x", "--timeout", "1_0"), b"--timeout 1_0: must be a positive number, in seconds\n"),
+        (("x", "--memory", "1_024"), b"--memory 1_024: must be a positive integer, in MiB\n"),
+        (("x", "--memory", "٣٢"), "--memory ٣٢: must be a positive integer, in MiB\n".encode()),
         (("list", "--limit", "0"), b"--limit 0: must be a positive integer\n"),
         (("x", "--nonsense"), b"--nonsense"),
         (("x", "--server", "localhost"), b"http://"),

@@ -20,6 +20,7 @@ from pyexec_client import (
     Unavailable,
 )
 from tests.client.flawed_server import FlawedServer, events, hang_up, status
+from tests.support.canned import canned
 
 SOON = Retry(attempts=3, first=0.01)
 
@@ -245,6 +246,15 @@ async def test_server_unreachable():
     async with AsyncClient("http://127.0.0.1:1") as client:
         with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1: connection refused"):
             await client.run("print(1)")
+
+
+async def test_a_server_without_tls():
+    with canned(lambda _: None) as url:
+        async with AsyncClient(url.replace("http:", "https:")) as client:
+            with pytest.raises(
+                ConnectionFailed, match=r"TLS failed \(.+\); if the server has no TLS, use http://"
+            ):
+                await client.run("print(1)")
 
 
 @pytest.mark.parametrize("address", ["localhost:8080", "", "ftp://x", "http://"])

@@ -15,9 +15,25 @@ def test_options_that_are_not_given_are_omitted(options):
     assert metadata(options) == {}
 
 
-def test_an_unknown_option_is_an_error_that_lists_the_options():
-    with pytest.raises(TypeError, match=r"'memory'; allowed are .*memory_mb"):
-        metadata({"memory": 5})
+@pytest.mark.parametrize(
+    ("unknown", "meant"),
+    [
+        ("memory", "memory_mb"),
+        ("timeout_seconds", "timeout"),
+        ("requirements_txt", "requirements"),
+        ("docker_image", "image"),
+        ("env_vars", "env"),
+        ("network_disabled", "network"),
+        ("idle_timeout_seconds", "timeout"),
+        ("zzz", None),
+    ],
+)
+def test_an_unknown_option_is_an_error_that_lists_the_options(unknown, meant):
+    with pytest.raises(TypeError) as raised:
+        metadata({unknown: 5})
+    allowed = f"unknown option {unknown!r}; allowed are {', '.join(RunOptions.__annotations__)}"
+    assert str(raised.value).startswith(allowed)
+    assert str(raised.value) == allowed + (f"; did you mean {meant!r}?" if meant else "")
 
 
 WRONG = [

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from pyexec_cli import exit_codes
-from pyexec_client import requests
+from pyexec_client import requests, tar
 from pyexec_client.cluster import Cluster
 from pyexec_client.display import Display
 from pyexec_client.errors import error_from_response
@@ -43,6 +43,11 @@ def golden(*names: str):
 @golden("metadata")
 def test_metadata(case):
     assert metadata(case["options"]) == case["metadata"]
+
+
+@golden("sources")
+def test_sources(case):
+    assert tar.member(case["file"], case["text"]).content == case["sent"].encode()
 
 
 @golden("eval")

@@ -26,12 +26,14 @@ async def test_a_host_that_cannot_be_reached_is_an_attempt_that_failed(host: str
 
 
 @asynccontextmanager
-async def answering(data: bytes) -> AsyncIterator[int]:
-    """Send these bytes to each connection. Yield the port."""
+async def answering(data: bytes, requests: list[bytes] | None = None) -> AsyncIterator[int]:
+    """Send these bytes to each connection, and keep the beginning of its request. Yield the port."""
 
     async def serve(stream: SocketStream) -> None:
         async with stream:
-            await stream.receive()
+            received = await stream.receive()
+            if requests is not None:
+                requests.append(received)
             await stream.send(data)
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
@@ -62,3 +64,16 @@ async def test_the_reason_of_a_failure_has_no_path_and_is_short(data: bytes) -> 
     assert "secret" not in attempt.reason
     assert "\n" not in attempt.reason
     assert 0 < len(attempt.reason) < 200
+
+
+@pytest.mark.parametrize("target", ["/a/%2e%2e/b/../c?to=https%3A%2F%2Fx&sign=%41", "/~%7E//x?q=[1]&r", "/"])
+async def test_path_and_query_are_sent_as_they_are_written(target: str) -> None:
+    """A receiver may compare the text, or verify a signature in it."""
+    requests: list[bytes] = []
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n", requests) as port:
+        sender = HttpWebhooks(WebhookPolicy(hosts=[AllowedHost.parse(f"http://127.0.0.1:{port}")]))
+        try:
+            await sender.send(f"HTTP://127.0.0.1:{port}{target}#part", {}, b"{}")
+        finally:
+            await sender.close()
+    assert requests[0].startswith(f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())

@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 
 from pyexec.domain.events import Output, Terminal
-from pyexec.domain.outcome import DISK_HINT, RunOutcome, terminal_event
+from pyexec.domain.outcome import DISK_HINT, STDIN_HINT, RunOutcome, terminal_event
 from pyexec.domain.output_log import Stream
 from pyexec.domain.traceback import Crash
 from pyexec.services.active_runs import Run
@@ -40,10 +40,37 @@ async def test_the_exception_is_in_the_terminal_event() -> None:
     assert event.error.startswith("[Errno 101] Network is unreachable (the network is disabled")
 
 
-@pytest.mark.parametrize(("code", "signalled"), [(0, False), (2, False), (130, True), (1, True)])
-async def test_other_ends_have_no_exception(code: int, signalled: bool) -> None:
+@pytest.mark.parametrize(
+    ("code", "signalled", "error"),
+    [
+        (0, False, None),
+        (2, False, None),
+        (139, False, None),
+        (130, True, "the program was ended by signal 2 (SIGINT)"),
+        (139, True, "the program was ended by signal 11 (SIGSEGV)"),
+        (128 + 40, True, "the program was ended by signal 40"),
+    ],
+)
+async def test_other_ends_have_no_exception(code: int, signalled: bool, error: str | None) -> None:
     event = ended(RunOutcome(reason="exit", exit_code=code, signalled=signalled))
-    assert (event.exit_code, event.error_type, event.error, event.error_line) == (code, None, None, None)
+    assert (event.exit_code, event.error_type, event.error, event.error_line) == (code, None, error, None)
+
+
+@pytest.mark.parametrize("stdin", ["", "5\n"])
+@pytest.mark.parametrize("session_id", [None, "ses_1"])
+def test_a_run_without_standard_input_has_a_hint(stdin: str, session_id: str | None) -> None:
+    event = terminal_event(
+        RunOutcome(reason="exit", exit_code=1),
+        spec=evolve(SPEC, stdin=stdin, session_id=session_id),
+        output_max=1,
+        crash=Crash(error_type="EOFError", error="EOF when reading a line", error_line=1),
+        output=Output(),
+        files=None,
+        at=START,
+        nonce="n",
+    )
+    hint = "" if stdin or session_id else f" {STDIN_HINT}"
+    assert event.error == f"EOF when reading a line{hint}"
 
 
 def test_an_end_names_the_limits_that_were_reached() -> None:

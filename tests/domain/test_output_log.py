@@ -154,3 +154,21 @@ def test_a_large_display_is_one_piece() -> None:
     output_log = output_log_of([(Stream.STDOUT, b"x" * 100_000), (Stream.DISPLAY, b"y" * 100_000)])
     assert [len(data) for _, data in output_log.since(0)] == [65536, 34464, 100_000]
     assert output_log.bytes_of(Stream.STDOUT) == b"x" * 100_000
+
+
+def test_bytes_that_move_elsewhere_change_nothing_for_readers() -> None:
+    output_log = OutputLog()
+    for number in range(5000):
+        output_log.append(Stream.STDOUT, b"out %d\n" % number * 10)
+        output_log.append(Stream.STDERR, b"err %d\n" % number)
+    before, texts = output_log.encode(), output_log.text_of(Stream.STDOUT)
+    reading = output_log.pieces({Stream.STDOUT})
+    first = next(reading)
+    output_log.move_to(b"".join(output_log.chunks(1000)))
+    assert (first + b"".join(reading)).decode() == texts
+    assert (output_log.encode(), len(output_log)) == (
+        before,
+        output_log.size_of(Stream.STDOUT) + output_log.size_of(Stream.STDERR),
+    )
+    output_log.append(Stream.STDOUT, b"more")
+    assert output_log.text_of(Stream.STDOUT) == texts + "more"

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.domain.seccomp.policy import (
+    AF_NETLINK,
     ALLOW,
     ALLOWED,
     ATTRIBUTES,
     CONDITIONAL,
     FLUSHES,
+    NETLINK_SOCK_DIAG,
     PR_SET_DUMPABLE,
     PRIVILEGED,
     CallPolicy,
@@ -22,7 +24,7 @@ from pyexec.domain.seccomp.policy import (
 from pyexec.domain.seccomp.profile import docker_profile
 
 WIDER = {
-    "ioctl", "madvise", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
+    "ioctl", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
 }  # fmt: skip
 """Calls that the profile allows with every argument."""
 LARGEST = {
@@ -31,6 +33,8 @@ LARGEST = {
     "setsockopt": [(2, 127)],
     "getsockopt": [(1, 511), (2, 127)],
     "fcntl": [(1, 2047)],
+    "fadvise64": [(3, 7)],
+    "madvise": [(2, 127)],
 }
 """The largest resource or option that the profile allows. The kernel has none above it."""
 SUPERVISOR = 1
@@ -92,6 +96,8 @@ def test_the_profile_allows_what_the_filter_allows(call: str, arguments: tuple[i
     profiled = decide(call, arguments)
     if call in WIDER or (call == "prctl" and bits(arguments[0]) == PR_SET_DUMPABLE):
         assert profiled == ALLOW
+    elif (call, bits(arguments[0]), bits(arguments[2])) == ("socket", AF_NETLINK, NETLINK_SOCK_DIAG):
+        assert profiled == ALLOW  # for the supervisor, before it installs its filter
     elif SUPERVISOR in arguments[:2] and call in ("prlimit64", "ioprio_set"):
         assert profiled in (ALLOW, filtered, 0, 1)
     elif any(bits(arguments[index]) > maximum for index, maximum in LARGEST.get(call, ())):
@@ -116,6 +122,12 @@ def test_only_sandboxes_may_add_a_filter(for_setup: bool, expected: int | str) -
 @pytest.mark.parametrize(("for_setup", "expected"), [(False, 95), (True, ALLOW)])
 def test_only_setups_may_set_attributes(for_setup: bool, expected: int | str) -> None:
     assert {decide(call, (0,) * 6, for_setup=for_setup) for call in ATTRIBUTES} == {expected}
+
+
+@pytest.mark.parametrize(("for_setup", "expected"), [(False, ALLOW), (True, 93)])
+def test_only_sandboxes_may_list_sockets(for_setup: bool, expected: int | str) -> None:
+    arguments = (AF_NETLINK, 3, NETLINK_SOCK_DIAG, 0, 0, 0)
+    assert decide("socket", arguments, for_setup=for_setup) == expected
 
 
 def test_engines_without_seccomp_and_other_architectures_use_their_own_profile() -> None:

@@ -10,6 +10,7 @@ from pyexec.domain.environment import Recipe, session_recipe
     [
         (None, "ipython\n"),
         ("six", "six\nipython\n"),
+        ("six\\", "six\\\n\nipython\n"),
         ("ipykernel\nipython-genutils\n# ipython", "ipykernel\nipython-genutils\n# ipython\nipython\n"),
         ("six\nIPython==8.12.3", "six\nIPython==8.12.3"),
         ("ipython[all]\n", "ipython[all]\n"),

@@ -19,6 +19,11 @@ ARCHIVE = tar_of({"a.py": "first", "lib/b.py": "second"})
         (tar_of({"x.py": "old"})[: -len(END)] + tar_of({"x.py": "new"}), b"new"),
         (member("d/y.py", "far") + member("x.py", kind=LINK, target="d/y.py") + END, b"far"),
         (member("y.py", "far") + member("x.py", kind=HARD, target="y.py") + END, b"far"),
+        (
+            member("y.py", "far") + member("x.py", kind=HARD, target="./y.py") + member("y.py", "new") + END,
+            b"far",
+        ),
+        (member("x.py", kind=HARD, target="x.py") + END, None),
         (member("x.py", kind=LINK, target="x.py") + END, None),
         (member("x.py", kind=LINK, target="../x.py") + END, None),
         (member("x.py", kind=FOLDER) + END, None),
@@ -31,10 +36,16 @@ ARCHIVE = tar_of({"a.py": "first", "lib/b.py": "second"})
         (bytes(2048), None),
         (b"not a tar" * 200, None),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_file_is_read(archive: bytes, content: bytes | None) -> None:
     assert read_member(archive, "x.py") == content
+
+
+def test_links_to_directories_are_followed() -> None:
+    archive = member("a/b/x.py", "far") + member("c/d", kind=LINK, target="../a") + END
+    assert read_member(archive, "c/d/b/x.py") == b"far"
+    assert read_member(archive, "c/b/x.py") is None
 
 
 @pytest.mark.parametrize("length", range(0, len(ARCHIVE), 101))

@@ -44,6 +44,17 @@ def test_network_errors_are_recognized_by_the_messages_of_the_c_library(error: s
     assert Crash(error_type="OSError", error=error, error_line=1).is_network_error is wanted
 
 
+def test_a_script_in_another_encoding_has_an_error_without_a_traceback() -> None:
+    text = "Non-UTF-8 code starting with '\\xe9' in file /work/main.py on line 7, but no encoding declared"
+    assert parse_traceback(f"SyntaxError: {text}\n") == Crash(
+        error_type="SyntaxError", error=text, error_line=7
+    )
+    text = "encoding problem: nope"
+    assert parse_traceback(f"SyntaxError: {text}\n") == Crash(
+        error_type="SyntaxError", error=text, error_line=None
+    )
+
+
 def test_a_long_exception_name_is_cut() -> None:
     text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
     crash = parse_traceback(text)
@@ -129,7 +140,7 @@ def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None
             for at in range(0, len(data), step):
                 parser.feed(data[at : at + step])
             best = min(best, time.process_time() - start)
-            kept = [parser._line, *(t.message for t in (parser._main, parser._printed) if t)]
+            kept = [parser._lines._line, *(t.message for t in (parser._main, parser._printed) if t)]
             assert sum(map(len, kept)) < 100_000
         return best
 
@@ -144,3 +155,50 @@ def test_a_line_number_with_too_many_digits_does_not_count(digits: int) -> None:
     forged = f"Traceback (most recent call last):\n{frame}\nE: forged\n"
     found = parse_traceback(forged)
     assert found is None or found.error_line is None
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+@pytest.mark.parametrize("name", ["new\nline.py", "a\n\n/b.py", "tab\t\r.py"])
+def test_a_name_with_control_characters_loses_nothing(name: str, step: int) -> None:
+    lines = [
+        "before",
+        "Traceback (most recent call last):",
+        f'  File "/work/{name}", line 3, in <module>',
+        "    f()",
+        f'  File "/work/{name}", line 2, in f',
+        "ValueError: bad",
+    ]
+    parser, printed = TracebackParser(name), "\n".join(lines).encode()
+    for at in range(0, len(printed), step):
+        parser.feed(printed[at : at + step])
+    assert parser.finish() == Crash(error_type="ValueError", error="bad", error_line=2)
+
+
+def test_colours_are_ignored() -> None:
+    """Python 3.13 prints this with FORCE_COLOR=1."""
+    red, bold, purple, title, end = "\x1b[31m", "\x1b[1;31m", "\x1b[35m", "\x1b[1;35m", "\x1b[0m"
+    frame = '  File {p}"/work/{file}"{e}, line {p}{line}{e}, in {p}{name}{e}'
+    printed = "\n".join(
+        [
+            "Traceback (most recent call last):",
+            frame.format(p=purple, e=end, file="main.py", line=4, name="<module>"),
+            f"    {red}f{end}{bold}(){end}",
+            f"    {red}~{end}{bold}^^{end}",
+            frame.format(p=purple, e=end, file="lib.py", line=2, name="f"),
+            f"    return {red}1{end}{bold}/{end}{red}0{end}",
+            f"{title}ZeroDivisionError{end}: {purple}division by zero{end}",
+            "",
+        ]
+    )
+    assert parse_traceback(printed) == Crash(
+        error_type="ZeroDivisionError", error="division by zero", error_line=2
+    )
+    broken = "\n".join(
+        [
+            f'  File {purple}"/work/main.py"{end}, line {purple}1{end}',
+            f"    x =={bold}={end}",
+            f"        {bold}^{end}",
+            f"{title}SyntaxError{end}: {purple}invalid syntax{end}",
+        ]
+    )
+    assert parse_traceback(broken) == Crash(error_type="SyntaxError", error="invalid syntax", error_line=1)

@@ -52,6 +52,10 @@ async def api(networked: Server) -> AsyncIterator[Api]:
         yield client
 
 
+async def test_a_server_that_everyone_may_use_logs_a_warning(networked: Server) -> None:
+    assert "can run programs; set PYEXEC_API_TOKENS" in networked.log.read_text()
+
+
 async def test_connections_without_network_fail_at_once_with_a_hint(api: Api) -> None:
     result = await api.run("import socket; socket.create_connection(('203.0.113.1', 80))")
     assert (result["status"], result["error_type"]) == ("completed", "OSError"), result

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
 from mcp_types import ImageContent, TextContent
 
+from pyexec.domain.missing_module import CELL_MODULE_HINT, MODULE_HINT
+from pyexec.domain.outcome import CELL_DISK_HINT, CELL_NETWORK_HINT, DISK_HINT, NETWORK_HINT, STDIN_HINT
 from pyexec.mcp.content import (
     DISPLAY_LEFT_OUT,
     DISPLAY_VALUES_MAX,
@@ -11,6 +14,7 @@ from pyexec.mcp.content import (
     file_content,
     tool_result,
 )
+from pyexec.mcp.executor import tool_error
 
 PNG = "iVBORw0KGgo="
 
@@ -78,6 +82,12 @@ def test_a_result_without_output_says_how_it_ended() -> None:
     assert texts(failed) == ["exe_1: failed, exit code 124, 12 ms, timeout, longer than 1 s"]
 
 
+def test_a_result_of_none_is_left_out() -> None:
+    assert texts(result(stdout="42\n", result="None")) == [
+        "stdout:\n42\n\nexe_1: completed, exit code 0, 12 ms"
+    ]
+
+
 def test_truncated_output_is_named() -> None:
     (text,) = texts(result(stdout="x", truncated={"stdout": True, "stderr": False}))
     assert text.startswith("stdout (the server stored only its beginning):\nx")
@@ -94,3 +104,35 @@ def test_only_an_image_is_an_image_whatever_its_name() -> None:
     assert isinstance(file_content("pyexec://x", "a.webp", image), ImageContent)
     displays = [{"data": {"image/png": "bm9uZQ==", "text/plain": "<Figure>"}, "metadata": {}}]
     assert tool_result(result(displays=displays)).content[1] == TextContent(text="<Figure>")
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [NETWORK_HINT, CELL_NETWORK_HINT, DISK_HINT, CELL_DISK_HINT, MODULE_HINT, CELL_MODULE_HINT, STDIN_HINT],
+)
+def test_a_hint_names_arguments_of_the_tools(hint: str) -> None:
+    said = "config.disk_mb and --disk are the program's own words"
+    answer = tool_result(result(exit_code=1, error=f"{said} {hint}"))
+    error = answer.structured_content["error"]
+    assert error.startswith(f"{said} (")
+    assert error in texts(answer.structured_content)[0]
+    own = error.removeprefix(said)
+    assert own.endswith(")")
+    assert not [word for word in ("config.", "--", "requirements_txt", "_mb") if word in own], own
+
+
+def test_an_error_names_arguments_of_the_tools() -> None:
+    error = tool_error(
+        "send inline_requirements: false (--no-requirements) to ignore it", code="invalid_request"
+    )
+    assert str(error) == "send inline_requirements: false to ignore it"
+    error = tool_error("line 1 of requirements_txt", code="invalid_request", field="config.network_disabled")
+    assert (str(error), error.field) == ("line 1 of requirements", "network")
+    error = tool_error("config.memory_mb: the archive has config.py twice", code="invalid_request")
+    assert str(error) == "memory_mb: the archive has config.py twice"
+
+
+def test_the_output_of_a_setup_is_kept_as_it_is() -> None:
+    said = "pre_commands[0] failed with exit code 1: config.disk_mb and requirements_txt in config.py"
+    answer = tool_result(result(status="failed", error_type="setup_failed", error=said))
+    assert answer.structured_content["error"] == said

@@ -241,6 +241,12 @@ def test_lists_have_the_limit_of_the_api() -> None:
         ("run_python", {"code": "1", "zzz": 3}, "unknown argument 'zzz'; known are code, files"),
         ("run_python", {"cod": "x"}, "unknown argument 'cod'; did you mean 'code'?"),
         ("run_python", {"code": 1}, "code must be a string"),
+        (
+            "run_python",
+            {"code": "1", "requirements": ["six"]},
+            r'requirements must be a string; for example "',
+        ),
+        ("run_python", {"code": "1", "files": {"a": "b"}}, 'files must be a list; for example [{"name": '),
         ("run_python", {"code": "1", "network": "yes"}, "network must be true or false"),
         (
             "run_python",

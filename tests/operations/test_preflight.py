@@ -149,7 +149,12 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
     assert found.exit_code == 1
     assert found.failed == {"data", "docker", "consul", "ca", "installer", "blobs"}
     assert "PYEXEC_DATA_DIR must be a directory" in found("data", "failed")[0]
-    assert "set PYEXEC_DOCKER_SOCKET" in found("docker", "failed")[0]
+    docker = found("docker", "failed")[0]
+    assert (
+        f"Docker does not answer: cannot connect to unix://{tmp_path}/nobody: No such file or directory"
+        in docker
+    )
+    assert "set PYEXEC_DOCKER_SOCKET" in docker
     assert "cannot be reached" in found("consul", "failed")[0]
     assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
 

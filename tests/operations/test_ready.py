@@ -1,8 +1,18 @@
-"""Test `/ready`: it names the reason while a server is shutting down or has lost its Consul session."""
+"""Test `/ready`: it names the reason while a server shuts down, has lost its Consul session, or cannot write."""
 
+import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from pyexec.errors import Unavailable
+from pyexec.settings_parser import read_settings
+from pyexec.wiring.checks import build_checks
 from tests.support.api import api_of, until_not_ready, until_ready, until_unready_for
 from tests.support.consul import durable_agent
 from tests.support.metrics import figures, until_figures
@@ -46,3 +56,27 @@ async def test_a_replica_without_consul_is_not_ready(image: str, tmp_path: Path)
                 await until_ready(api)
                 assert (await figures(api.url))("pyexec_member") == 1
                 assert (await api.run("print(1)"))["stdout"] == "1\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+async def test_a_server_that_cannot_write_is_not_ready(small_disk: Path) -> None:
+    settings = read_settings({"PYEXEC_DATA_DIR": str(small_disk)})
+    shared: Any = SimpleNamespace(settings=settings, slots=None, stores=SimpleNamespace(membership=None))
+    engine: Any = SimpleNamespace(check=None)
+    check = build_checks(shared, engine)["data directory"]
+    await check()
+    assert os.listdir(small_disk) == []
+    (small_disk / "filler").write_bytes(bytes(1000 * 1024))
+    with pytest.raises(
+        Unavailable, match=r"cannot write to PYEXEC_DATA_DIR \(.*/disk\): No space left on device"
+    ):
+        await check()

@@ -55,6 +55,58 @@ async def test_buffers_of_sockets_count_as_memory(attack: Attack, fill: str) -> 
     assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")
 
 
+KEEP_RESET = """
+import socket, struct
+listener = socket.create_server(('127.0.0.1', 0), backlog=512)
+kept = []
+for _ in range(900):
+    sender = socket.create_connection(listener.getsockname())
+    kept.append(listener.accept()[0])
+    sender.send(bytes(131072), socket.MSG_DONTWAIT)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    sender.close()
+"""
+KEEP_DISCONNECTED = """
+import ctypes, socket
+kept = []
+for _ in range(900):
+    kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    kept[-1].connect(('127.0.0.1', 9))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(('127.0.0.1', 0))
+        kept[-1].connect(sender.getsockname())
+        for _ in range(20):
+            sender.sendto(bytes(8192), kept[-1].getsockname())
+    ctypes.CDLL(None).connect(kept[-1].fileno(), bytes(16), 16)  # AF_UNSPEC
+"""
+ASK_FOR_STAMPS = """
+import socket, struct
+listener = socket.create_server(('127.0.0.1', 0), backlog=512)
+stamps = (socket.SOL_SOCKET, 37, struct.pack('I', 0x302))  # SO_TIMESTAMPING: when scheduled, sent and acknowledged
+kept = []
+for _ in range(450):
+    ends = socket.create_connection(listener.getsockname()), listener.accept()[0]
+    kept.append(ends)
+    for end in ends:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for _ in range(60):
+        for sender, receiver in (ends, ends[::-1]):
+            sender.sendmsg([bytes(64)], [stamps])
+            receiver.recv(100)
+"""
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [KEEP_RESET, KEEP_DISCONNECTED, ASK_FOR_STAMPS],
+    ids=["reset connections", "disconnected sockets", "time stamps"],
+)
+async def test_what_the_lists_of_sockets_do_not_show_counts_as_memory(attack: Attack, keep: str) -> None:
+    """A socket without a port keeps its data. Time stamps of sent data wait in a queue of their own."""
+    result = await attack(f"{keep}\nimport time; time.sleep(0.5); print('kept')")
+    assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, ""), result
+
+
 async def test_many_idle_connections_are_no_attack(attack: Attack) -> None:
     source = """
 import socket, time

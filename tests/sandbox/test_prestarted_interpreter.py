@@ -149,12 +149,21 @@ async def test_memory_is_counted_the_same_with_and_without_prestart(
     assert end_of(beyond) == OUT_OF_MEMORY
 
 
-@sampled("metadata", [{}, {"env_vars": ["A=b"]}, {"env_vars": ["PYTHONHASHSEED=1"]}], every=2)
-async def test_the_memory_of_the_shortest_program_is_known(api: Api, metadata: dict[str, Any]) -> None:
-    """The program ends before its first regular check, and an interpreter needs more than one megabyte."""
-    for _ in range(5):
-        result = await run(api, {"main.py": ""}, **metadata)
-        assert 1_000_000 < result["usage"]["peak_memory_bytes"] < 30_000_000
+@sampled(
+    ("metadata", "is_prestarted"),
+    [({}, True), ({"env_vars": ["A=b"]}, True), ({"env_vars": ["PYTHONHASHSEED=1"]}, False)],
+    every=2,
+)
+async def test_the_memory_of_the_shortest_program_is_known(
+    api: Api, metadata: dict[str, Any], is_prestarted: bool
+) -> None:
+    """The program ends before its first regular check, and an interpreter needs more than one megabyte.
+
+    On a busy machine, a new interpreter may even end before the supervisor looks at it for the first time."""
+    results = [await run(api, {"main.py": ""}, **metadata) for _ in range(5)]
+    peaks = sorted(result["usage"]["peak_memory_bytes"] for result in results)
+    assert peaks[0 if is_prestarted else -1] > 1_000_000
+    assert peaks[-1] < 30_000_000
 
 
 @sampled(

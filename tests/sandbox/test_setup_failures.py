@@ -26,6 +26,8 @@ class Container:
         self.step = step
         self.fail = fail
         self.written = 0
+        self.oom_event: bool | None = False
+        """None if the engine does not answer."""
         self.lines = [b'{"python": [3, 12, 0], "executable": "/usr/bin/python3"}']
 
     async def read_line(self) -> bytes:
@@ -40,6 +42,11 @@ class Container:
             return 0
         on_output(b"error: it failed\n")
         return int(await self.fail(self))
+
+    async def has_oom_event(self) -> bool:
+        if self.oom_event is None:
+            raise EngineError("the engine does not answer")
+        return self.oom_event
 
     async def written_bytes(self) -> int:
         return self.written
@@ -98,3 +105,33 @@ async def test_a_failure_names_its_field(
     failure = await failure_of(Container(step, fail))
     assert failure.field == field
     assert isinstance(failure, SetupTimeout) == (fail is hang)
+
+
+async def exit_with_137(_: Container) -> int:
+    return 137
+
+
+async def run_out_of_memory(container: Container) -> int:
+    container.oom_event = True
+    return 137
+
+
+async def be_killed_without_an_engine(container: Container) -> int:
+    container.oom_event = None
+    return 137
+
+
+@pytest.mark.parametrize(
+    ("fail", "reason"),
+    [
+        (exit_with_137, "error: it failed"),
+        (be_killed_without_an_engine, "error: it failed"),
+        (run_out_of_memory, "it ran out of memory; the memory limit of a setup is 1024 MiB"),
+    ],
+)
+async def test_only_a_step_that_the_kernel_has_killed_ran_out_of_memory(
+    fail: Callable[[Container], Any], reason: str
+) -> None:
+    failure = await failure_of(Container("make", fail))
+    assert str(failure) == f"pre_commands[1] failed with exit code 137: {reason}"
+    assert failure.exit_code == 137

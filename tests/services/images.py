@@ -105,6 +105,11 @@ class ProcessSetup:
     async def written_bytes(self) -> int:
         return 0
 
+    async def has_oom_event(self) -> bool:
+        await self._process.passing()
+        self._engine.check()
+        return False
+
     async def finish(self) -> None:
         await self._process.passing()
         self._engine.check()

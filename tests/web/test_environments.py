@@ -206,6 +206,14 @@ async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     assert environments_of(image) == before
 
 
+async def test_a_certificate_that_setups_do_not_trust_names_the_setting(api: Api) -> None:
+    result = await api.run("", pre_commands=["echo 'error: invalid peer certificate: UnknownIssuer'; exit 2"])
+    assert result["error"].endswith(
+        "invalid peer certificate: UnknownIssuer; "
+        "the server's operator can add certificate authorities with PYEXEC_CA_BUNDLE"
+    )
+
+
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, **SETUP_NETWORK, setup_timeout="1") as server:
         async with api_of(server.url) as api:

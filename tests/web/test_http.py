@@ -183,6 +183,11 @@ async def test_repeated_slashes_do_not_bypass_the_token(tmp_path: Path) -> None:
         ),
         (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: test\r\n\r\n", 431, "request_header_fields_too_large"),
         (b"GET /health HTTP/1.1\r\nno header\r\n\r\n", 400, "bad_request"),
+        (
+            b"POST /api/v1/eval HTTP/1.1\r\nHost: test\r\nExpect: more\r\nContent-Length: 2\r\n\r\n{}",
+            417,
+            "expectation_failed",
+        ),
     ],
 )
 async def test_a_malformed_head_is_refused_in_json(

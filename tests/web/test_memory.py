@@ -1,11 +1,13 @@
 """Test that a large upload is streamed: the server's memory does not grow with it."""
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
-from tests.support.api import Api, form
+from tests.support.api import Api, form, pause
 from tests.support.archives import END, member
 from tests.support.cases import sampled
 from tests.support.leftovers import check_works, spooled
@@ -75,3 +77,33 @@ async def test_slow_readers_of_large_output_take_bounded_memory(server: Server, 
     for reader in readers:
         assert len(await reader.read()) == 10 * (MEBIBYTE - 1)
     assert resident(server, "VmHWM") - before < 10 * GROWTH_MAX
+
+
+@pytest.mark.parametrize(("path", "end"), [("/api/v1/eval", b'"}'), ("/mcp", b"")])
+async def test_rejected_requests_leave_no_memory_behind(
+    server: Server, api: Api, path: str, end: bytes
+) -> None:
+    """The body of a rejected request was kept until a garbage collection, after 50 of these requests."""
+    await check_works(api)
+    before = resident(server, "VmRSS")
+    headers = {"Content-Type": "application/json"}
+    for _ in range(12):
+        body = io.BytesIO(b'{"cod": "' + b"x" * (15 * MEBIBYTE) + end)
+        answer = await api.request("POST", path, data=body, headers=headers)
+        assert answer.status == 400, answer.document
+    assert resident(server, "VmRSS") - before < 2 * GROWTH_MAX
+
+
+async def test_slow_callers_of_runs_with_large_output_take_bounded_memory(server: Server, api: Api) -> None:
+    """16 callers get the headers of their results, and read the rest when the outputs have moved to disk."""
+    size = 10 * (MEBIBYTE - 1)
+    source = f"import sys\nfor _ in range(10): sys.stdout.write('x' * {MEBIBYTE - 1})"
+    await check_works(api)
+    before = resident(server, "VmRSS")
+    callers = [await api.session.post("/api/v1/eval", json={"code": source}) for _ in range(16)]
+    with anyio.fail_after(20):
+        while resident(server, "VmRSS") - before > 2 * GROWTH_MAX:
+            await pause()
+    for caller in callers:
+        assert len((await caller.json())["stdout"]) == size
+    assert spooled(server) == set()

@@ -15,13 +15,13 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from attrs import Factory, frozen
+from attrs import Factory, fields, frozen
 
 from pyexec.domain.process_arguments import BYTES_PER_STRING, STRING_BYTES_MAX, TOTAL_BYTES_MAX
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, Unavailable
-from pyexec.json_parser import STRINGS_MAX
+from pyexec.json_parser import STRINGS_MAX, VALUES_MAX
 from pyexec.metrics import NOOP_METER
 from pyexec.services.uploads import Upload
 from pyexec.settings_parser import read_settings
@@ -116,7 +116,7 @@ async def test_empty_metadata_means_the_defaults(
 
 
 async def test_null_means_left_out_in_eval(front: Front) -> None:
-    nulls = dict.fromkeys(EvalRequest.__annotations__)
+    nulls = dict.fromkeys(field.name for field in fields(EvalRequest))
     upload, archive = await front.recorded("/api/v1/eval", json={**nulls, "code": "1"})
     assert upload.metadata == Metadata(capture_displays=True)
     assert not upload.eval_last_expr
@@ -235,6 +235,18 @@ async def test_the_number_of_strings_in_a_document_is_bounded(front: Front) -> N
     assert f"more than {STRINGS_MAX} strings" in document["error"]
     quotes = '"' * 3 * STRINGS_MAX
     _, archive = await front.recorded("/api/v1/eval", json={"code": quotes})
+    assert len(names_in(archive)) == 1
+
+
+@pytest.mark.parametrize("value", ["1", "[]", "{}"])
+async def test_the_number_of_values_in_a_document_is_bounded(front: Front, value: str) -> None:
+    """Lists and numbers take much more memory than their text, and Python runs nothing else while it makes them."""
+    body = io.BytesIO(f'{{"code": "", "script_args": [{",".join([value] * VALUES_MAX)}]}}'.encode())
+    headers = {"Content-Type": "application/json"}
+    document = await front.refusal("POST", "/api/v1/eval", data=body, headers=headers)
+    assert f"more than {VALUES_MAX} list items" in document["error"]
+    text = r"\"\\" + "[{," * VALUES_MAX
+    _, archive = await front.recorded("/api/v1/eval", json={"code": text, "script_args": ["[,"]})
     assert len(names_in(archive)) == 1
 
 

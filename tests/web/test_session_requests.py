@@ -64,6 +64,18 @@ async def test_a_bad_cell_names_its_field(shared: Session) -> None:
         assert (answer.status, answer.document["field"]) == (400, field)
 
 
+async def test_an_option_of_another_request_is_explained(shared: Session) -> None:
+    for field, value, said in (
+        ("requirements_txt", "six", "unknown field 'requirements_txt'; set it when the session is opened"),
+        ("config", {}, "send timeout_seconds beside code"),
+        ("eval_last_expr", True, "a cell always returns the value of its last expression"),
+        ("timeout", 1, "did you mean 'timeout_seconds'?"),
+    ):
+        answer = await shared.api.request("POST", f"{shared.path}/eval", json={"code": "1", field: value})
+        assert (answer.status, answer.document["field"]) == (400, field)
+        assert said in answer.document["error"]
+
+
 async def test_a_compressed_body_is_rejected(shared: Session) -> None:
     for method, path in (("POST", "eval"), ("PUT", "files/a")):
         headers = {"Content-Encoding": "gzip"}

@@ -111,6 +111,27 @@ func lookupFlags(word string, sets ...*pflag.FlagSet) (known, valueFollows bool)
 	return true, false
 }
 
+// asksForHelp reports whether one of the arguments is -h or --help, and all flags are known. Help comes before errors
+// about values, as in the Python program.
+func asksForHelp(arguments []string, flags *pflag.FlagSet) bool {
+	found := false
+	for position := 0; position < len(arguments) && arguments[position] != "--"; position++ {
+		word := arguments[position]
+		if word == "-" || !strings.HasPrefix(word, "-") {
+			continue
+		}
+		known, valueFollows := lookupFlags(word, flags)
+		if !known {
+			return false
+		}
+		found = found || word == "-h" || word == "--help"
+		if valueFollows {
+			position++
+		}
+	}
+	return found
+}
+
 func lookupShort(letter string, sets []*pflag.FlagSet) *pflag.Flag {
 	for _, set := range sets {
 		if flag := set.ShorthandLookup(letter); flag != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,8 @@ complete -o default -F _python_executor python-executor
 // app is one invocation of the command line.
 type app struct {
 	flags               flags
-	exitCode            int // of a command that succeeded
+	arguments           []string // with the command first
+	exitCode            int      // of a command that succeeded
 	stopExitOnInterrupt func()
 }
 
@@ -44,7 +46,8 @@ type app struct {
 func execute(arguments []string, stopExitOnInterrupt func()) (int, error) {
 	a := &app{stopExitOnInterrupt: stopExitOnInterrupt}
 	root := a.root()
-	root.SetArgs(commandFirst(root, arguments))
+	a.arguments = commandFirst(root, arguments)
+	root.SetArgs(a.arguments)
 	if err := root.Execute(); err != nil {
 		return exitNotRun, err
 	}
@@ -76,7 +79,7 @@ func (a *app) root() *cobra.Command {
 	a.flags.addTo(root.PersistentFlags())
 	root.PersistentFlags().BoolP("help", "h", false, "Show this message and exit.")
 	root.Flags().Bool("version", false, "Print the version and exit.")
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(a.flagError)
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
 	root.AddCommand(a.run(), a.submit(), a.withoutRunFlags(a.follow()), a.withoutRunFlags(a.logs()),
 		a.withoutRunFlags(a.kill()), a.withoutRunFlags(a.list()), a.withoutRunFlags(a.timeline()),
@@ -84,6 +87,9 @@ func (a *app) root() *cobra.Command {
 		a.withoutRunFlags(a.version()), a.withoutRunFlags(a.completion()))
 	return root
 }
+
+// runsNothing is the annotation of a command that runs nothing.
+const runsNothing = "runs nothing"
 
 // withoutRunFlags removes the flags of a run from the help of a command that runs nothing. The command rejects them with
 // an error that names the commands that take them.
@@ -94,6 +100,10 @@ func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
 		}
 		command.Root().HelpFunc()(command, arguments)
 	})
+	if command.Annotations == nil {
+		command.Annotations = map[string]string{}
+	}
+	command.Annotations[runsNothing] = "true"
 	run := command.RunE
 	command.RunE = func(command *cobra.Command, arguments []string) error {
 		for _, name := range runFlags {
@@ -115,13 +125,17 @@ func commandsWith(flag string) string {
 	return "run, submit, eval, session new and repl"
 }
 
-func flagError(command *cobra.Command, err error) error {
+func (a *app) flagError(command *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "bool" {
 		return usageErrorf(command, "Option '--%s' does not take a value.", invalid.GetFlag().Name)
 	}
 	if errors.As(err, &invalid) {
-		return usageErrorf(command, "--%s %s: %s", invalid.GetFlag().Name, invalid.GetValue(), errors.Unwrap(invalid))
+		if asksForHelp(a.arguments, command.Flags()) {
+			return pflag.ErrHelp
+		}
+		name := invalid.GetFlag().Name
+		return usageErrorf(command, "--%s %s: %s%s", name, invalid.GetValue(), errors.Unwrap(invalid), units[name])
 	}
 	var missing *pflag.ValueRequiredError
 	if errors.As(err, &missing) {
@@ -141,10 +155,19 @@ func flagError(command *cobra.Command, err error) error {
 // noSuchOption returns the error message of click, which the Python program uses.
 func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
 	if letters := []rune(unknown.GetSpecifiedShortnames()); len(letters) > 0 {
-		return fmt.Sprintf("No such option '-%c'.", letters[0])
+		text := fmt.Sprintf("No such option '-%c'.", letters[0])
+		if letters[0] == 'c' {
+			text += " eval runs source text."
+		}
+		return text
 	}
 	var names []string
-	command.Flags().VisitAll(func(flag *pflag.Flag) { names = append(names, "--"+flag.Name) })
+	command.Flags().VisitAll(func(flag *pflag.Flag) {
+		if flag.Hidden || (command.Annotations[runsNothing] != "" && slices.Contains(runFlags, flag.Name)) {
+			return // the help does not list it
+		}
+		names = append(names, "--"+flag.Name)
+	})
 	name := "--" + unknown.GetSpecifiedName()
 	return fmt.Sprintf("No such option '%s'.%s", name, didYouMean(name, names))
 }

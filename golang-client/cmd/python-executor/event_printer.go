@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 	"sync"
 
@@ -18,8 +19,12 @@ var hints = []string{
 	"(the network is disabled",
 	"(files in /work and /tmp",
 	"(the sandbox has no module",
+	"(this run has no standard input",
 	"(the program reached the limit",
 }
+
+// fieldsOfHints matches a field of requests that hints name before the flag that sets it. Users do not see the fields.
+var fieldsOfHints = regexp.MustCompile(`(?:requirements_txt|stdin|config\.\w+(?:: false)?), (?:or )?--`)
 
 // eventPrinter prints events as they arrive. output: print the program's output. phases: print every change of
 // phase and the output of the setup. printed: streams of the result that have been printed; until the program starts,
@@ -150,7 +155,8 @@ func hintOf(result *pyexec.Result) string {
 			}
 		}
 	}
-	return strings.ReplaceAll(strings.Trim(result.Error[first:], "()"), ") (", "; ")
+	hint := fieldsOfHints.ReplaceAllString(result.Error[first:], "--")
+	return strings.ReplaceAll(strings.Trim(hint, "()"), ") (", "; ")
 }
 
 // printResult prints how the execution ended, unless its output already says so, and returns the exit code.

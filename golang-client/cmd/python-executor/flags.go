@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,6 +94,12 @@ func firstOf(values ...string) string {
 	return ""
 }
 
+// units are what messages say about the unit of a flag.
+var units = map[string]string{
+	"timeout": ", in seconds", "cpu-seconds": ", in seconds", "idle-timeout": ", in seconds", "lifetime": ", in seconds",
+	"memory": ", in MiB", "disk": ", in MiB",
+}
+
 // positiveInt is an integer flag; 0 means that it was not given.
 type positiveInt int
 
@@ -119,7 +126,7 @@ type positiveFloat float64
 
 func (p *positiveFloat) Set(text string) error {
 	number, err := strconv.ParseFloat(text, 64)
-	if err != nil || !(number > 0) || math.IsInf(number, 0) {
+	if err != nil || strings.ContainsAny(text, "xX_") || !(number > 0) || math.IsInf(number, 0) {
 		return errors.New("must be a positive number")
 	}
 	*p = positiveFloat(number)

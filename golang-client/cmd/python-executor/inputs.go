@@ -64,9 +64,13 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 	return chooseFile(command, argument)
 }
 
-// explainMissing returns the error message for an input that does not exist. It may be a mistyped command.
+// explainMissing returns the error message for an input that does not exist. It may be a mistyped command, or source
+// text.
 func explainMissing(command *cobra.Command, name string) string {
 	const text = "no such file, directory or command"
+	if strings.ContainsAny(name, `(='" `) {
+		return text + "; eval runs source text"
+	}
 	near := closest(name, commandNames(command.Root()))
 	if len(near) == 0 || strings.ContainsAny(name, "./") {
 		return text

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -162,7 +163,11 @@ func (a *app) evalCode(command *cobra.Command, arguments []string, script *scrip
 	if a.flags.detached {
 		return usageErrorf(command, "--async: eval waits for the value; use run or submit")
 	}
+	console := newConsole(&a.flags)
 	code, fromStdin := arguments[0], arguments[0] == "-"
+	if mode, err := os.Stat(code); err == nil && mode.Mode().IsRegular() {
+		console.info("%s is evaluated as source text; to run the file of this name, use run", printable(code))
+	}
 	if fromStdin {
 		if code, err = readText(command, "-", "CODE"); err != nil {
 			return err
@@ -180,7 +185,6 @@ func (a *app) evalCode(command *cobra.Command, arguments []string, script *scrip
 	if err != nil {
 		return err
 	}
-	console := newConsole(&a.flags)
 	if !script.asJSON {
 		if err := printEval(result, console); err != nil {
 			return err

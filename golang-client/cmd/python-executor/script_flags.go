@@ -153,7 +153,7 @@ func (s *scriptFlags) request(
 		return pyexec.Source{}, nil, err
 	}
 	if chosen.unused != "" {
-		console.info("ignoring %s: --file was given", chosen.unused)
+		console.info("ignoring %s: with --file, only the files that it names are sent", chosen.unused)
 	}
 	options, err := s.options(command, scriptArgs, chosen.isStdin)
 	if err != nil {

@@ -163,7 +163,8 @@ class PooledHTTP:
                 content = await response.read()
         except aiohttp.ClientConnectorError as error:
             self._meter.count(CONSUL_ERRORS, "unreachable")
-            raise Unavailable(f"Consul at {self.address} cannot be reached: {error}") from error
+            text = str(error).replace(" ssl:default", "")  # aiohttp says so about every connection
+            raise Unavailable(f"Consul at {self.address} cannot be reached: {text}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             self._meter.count(CONSUL_ERRORS, "unanswered")
             reason = error or "timed out"

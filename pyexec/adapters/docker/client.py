@@ -16,6 +16,7 @@ import anyio
 from aiodocker import Docker
 from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
+from aiohttp.client_exceptions import UnixClientConnectorError
 
 from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
@@ -141,10 +142,20 @@ def translate_errors(image: str = "") -> Iterator[None]:
         raise EngineError(f"the connection to Docker broke: {error or 'it is closed'}") from error
 
 
+def _connection_error(error: DockerError) -> str:
+    """Return why there is no connection to Docker. aiodocker's message has the address in a form that misleads."""
+    match error.__context__:
+        case UnixClientConnectorError(path=str() as path, strerror=str() as reason):
+            return f"cannot connect to unix://{path}: {reason}"
+        case aiohttp.ClientConnectorError(host=host, port=port, strerror=str() as reason):
+            return f"cannot connect to {host}:{port}: {reason}"
+    return str(error.message)
+
+
 def translate(error: DockerError, image: str = "") -> Exception:
     """Return the error of this program for one of aiodocker."""
     if error.status == CANNOT_CONNECT:
-        return Unavailable(f"Docker does not answer: {error.message}")
+        return Unavailable(f"Docker does not answer: {_connection_error(error)}")
     message = str(error.message)
     volume = _ETC_VOLUME.search(message)
     if volume and any(sign in message for sign in _REMOVED):

@@ -245,6 +245,9 @@ class DockerSetupContainer:
             document = await self._container.show(size=1)
         return int(document.get("SizeRw") or 0)
 
+    async def has_oom_event(self) -> bool:
+        return await has_oom_event(self._container)
+
     async def finish(self) -> None:
         with translate_errors():
             await self._stream.write_in(_FINISH)

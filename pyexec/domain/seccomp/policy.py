@@ -67,7 +67,7 @@ def deny(*cases: Sequence[Condition], action: Action = EPERM) -> CallPolicy:
 
 
 FILES = """
-    access chdir chmod chown close copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate
+    access chdir chmod chown close copy_file_range creat dup dup2 dup3 faccessat faccessat2 fallocate
     fchdir fchmod fchmodat fchmodat2 fchown fchownat fgetxattr flistxattr flock fremovexattr
     fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
     inotify_init1 inotify_rm_watch lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lstat
@@ -158,13 +158,16 @@ groups and sources of IPv4 groups, whose memory the kernel does not count. Flow 
 outlive a program."""
 TCP_ZEROCOPY_RECEIVE = 35
 """Maps received pages, which the kernel counts for no container, into the program's memory, without a limit."""
-NETLINK_ROUTE = 0
+NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4
+"""The second one lists sockets with their memory. Only the supervisor uses it, before it installs its filter."""
 PR_SET_SECCOMP = 22
 RLIMIT_CORE = 4
 PRIO_USER, IOPRIO_WHO_PROCESS = 2, 1
 MAP_HUGETLB, SHM_HUGETLB, MFD_HUGETLB = 0x40000, 0o4000, 4
 MS_SYNC = 4
-MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE = 12, 100, 101
+REFUSED_ADVICE = (12, 21, 100, 101)
+"""MADV_MERGEABLE, MADV_PAGEOUT, MADV_HWPOISON and MADV_SOFT_OFFLINE."""
+FADV_DONTNEED = 4
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
 NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that create namespaces."""
@@ -259,9 +262,8 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     **_pages_of_sockets(),
     "ioctl": deny(*([equals(1, request)] for request in (TIOCSTI, TIOCLINUX, TIOCSETD))),
     "mmap": deny([has_any(3, MAP_HUGETLB)], action=ENOMEM),
-    "madvise": deny(
-        *([equals(2, advice)] for advice in (MADV_MERGEABLE, MADV_HWPOISON, MADV_SOFT_OFFLINE)), action=EINVAL
-    ),
+    "madvise": deny(*([equals(2, advice)] for advice in REFUSED_ADVICE), action=EINVAL),
+    "fadvise64": deny([equals(3, FADV_DONTNEED)], action=NO_EFFECT),
     "shmget": deny([has_any(2, SHM_HUGETLB)], action=ENOMEM),
     "msync": deny([has_any(2, MS_SYNC)], action=NO_EFFECT),
     "memfd_create": deny([has_any(1, MFD_HUGETLB)], action=EINVAL),

@@ -14,7 +14,6 @@ from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, INT, Actio
 _EVERY_ARGUMENT: Final = frozenset(
     {
         "ioctl",
-        "madvise",
         "sched_setaffinity",
         "sched_setattr",
         "sched_setparam",
@@ -31,9 +30,10 @@ _UNKNOWN_CALLS = """
 """
 _UNKNOWN: Final = frozenset(_UNKNOWN_CALLS.split())
 """Calls that fail with ENOSYS. Other calls that the policy does not name fail with EPERM, Docker's default."""
-_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX, _LEVELS_MAX = 128, 16, 2048, 512
-"""Socket options, resource limits, commands of `fcntl` and levels of socket options have smaller numbers. Larger ones
-are refused."""
+_OPTIONS_MAX, _LIMITS_MAX, _COMMANDS_MAX, _LEVELS_MAX, _NETLINK_MAX = 128, 16, 2048, 512, 32
+_ADVICE_MAX, _FILE_ADVICE_MAX = 128, 8
+"""Socket options, resource limits, commands of `fcntl`, levels of socket options, protocols of netlink, and advice
+about memory and files have smaller numbers. Larger ones are refused."""
 _ARCHITECTURES = (("SCMP_ARCH_X86_64", ("SCMP_ARCH_X32",)), ("SCMP_ARCH_AARCH64", ()))
 """Without their 32-bit forms: there, `socketcall` passes the arguments of `socket` in memory, which no filter reads."""
 
@@ -44,8 +44,8 @@ Arguments = Sequence[Mapping[str, Any]]
 def docker_profile(*, for_setup: bool) -> str:
     """Return the profile as JSON, for Docker 20.10 or later.
 
-    In a sandbox, processes may add a filter, as the supervisor does; its filter then allows no other. In a setup, they
-    may set attributes of files instead."""
+    In a sandbox, processes may add a filter and ask the kernel about sockets, as the supervisor does; its filter then
+    allows no other process to do so. In a setup, they may set attributes of files instead."""
     rules = [
         _rule(sorted(ALLOWED | _EVERY_ARGUMENT), ALLOW),
         _rule(sorted(_UNKNOWN), policy.ENOSYS),
@@ -62,7 +62,7 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
         for rule in CONDITIONAL[call].rules:
             if rule.action == ALLOW:
                 yield call, ALLOW, _arguments(rule.conditions)
-    yield "socket", policy.EPROTONOSUPPORT, [*_arguments([equals(0, policy.AF_NETLINK)]), _differs(2, 0)]
+    yield from _netlink(for_setup)
     yield "prctl", policy.EINVAL if for_setup else ALLOW, _arguments([equals(0, policy.PR_SET_SECCOMP)])
     for call, argument, bits, action in (
         ("mmap", 3, policy.MAP_HUGETLB, policy.ENOMEM),
@@ -80,12 +80,28 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
         yield "fcntl", ALLOW, [block]
     for command in policy.F_OFD_LOCKS:
         yield "fcntl", policy.EINVAL, _arguments([equals(1, command)])
+    for block in _blocks(2, 0, _ADVICE_MAX, set(policy.REFUSED_ADVICE)):
+        yield "madvise", ALLOW, [block]
+    for advice in policy.REFUSED_ADVICE:
+        yield "madvise", policy.EINVAL, _arguments([equals(2, advice)])
+    for block in _blocks(3, 0, _FILE_ADVICE_MAX, {policy.FADV_DONTNEED}):
+        yield "fadvise64", ALLOW, [block]
+    yield "fadvise64", policy.NO_EFFECT, _arguments([equals(3, policy.FADV_DONTNEED)])
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
     yield from _socket_options()
     yield from _pages_of_sockets()
     yield from _limits()
     yield from ((call, policy.NO_EFFECT, ()) for call in policy.FLUSHES)
     yield from ((call, ALLOW if for_setup else policy.EOPNOTSUPP, ()) for call in policy.ATTRIBUTES)
+
+
+def _netlink(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
+    netlink = _arguments([equals(0, policy.AF_NETLINK)])
+    allowed = {policy.NETLINK_ROUTE} if for_setup else {policy.NETLINK_ROUTE, policy.NETLINK_SOCK_DIAG}
+    for protocol in allowed - {policy.NETLINK_ROUTE}:
+        yield "socket", ALLOW, [*netlink, *_arguments([equals(2, protocol)])]
+    for block in _blocks(2, 0, _NETLINK_MAX, allowed):
+        yield "socket", policy.EPROTONOSUPPORT, [*netlink, block]
 
 
 def _socket_options() -> Iterator[tuple[str, Action, Arguments]]:

@@ -6,7 +6,7 @@ import math
 import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,10 +18,19 @@ from attrs import frozen
 
 from pyexec.domain.environment import REPOSITORY, Recipe, build_tag
 from pyexec.domain.requirements import parse_requirements
-from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout, first_error
+from pyexec.errors import (
+    EngineError,
+    ExecutorError,
+    ImageUnavailable,
+    SetupFailed,
+    SetupTimeout,
+    Unavailable,
+    first_error,
+)
 from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox import guest_source
+from pyexec.sandbox.environments.output_tail import OutputTail
 from pyexec.sandbox.environments.setup_watch import SetupWatch
 from pyexec.sandbox.environments.shared_work import OnOutput
 
@@ -142,7 +151,7 @@ class Setup:
         return watch.stored_bytes
 
     async def _execute(self, container: SetupContainer, step: "_Step", on_output: OnOutput) -> None:
-        tail = _Tail()
+        tail = OutputTail()
 
         def receive(data: bytes) -> None:
             tail.add(data)
@@ -157,8 +166,10 @@ class Setup:
         if code == 0:
             return
         reason = tail.reason()
-        if code == _KILLED_EXIT:
-            reason = f"it was killed; the memory limit of a setup is {self.config.memory_bytes >> 20} MiB"
+        limit_mb = self.config.memory_bytes >> 20
+        with suppress(EngineError, Unavailable):  # without an answer, the step's output is the reason
+            if code == _KILLED_EXIT and await container.has_oom_event():
+                reason = f"it ran out of memory; the memory limit of a setup is {limit_mb} MiB"
         text = f"{step.name} failed with exit code {code}: {reason}"
         raise SetupFailed(text, field=step.field, exit_code=code)
 
@@ -244,25 +255,6 @@ class _Step:
     shown: str
     command: Sequence[str]
     environment: Mapping[str, str]
-
-
-class _Tail:
-    """Keeps the end of a step's output, where installers print errors."""
-
-    BYTES = 8 * 1024
-
-    def __init__(self) -> None:
-        self._data = b""
-
-    def add(self, data: bytes) -> None:
-        self._data = (self._data + data)[-self.BYTES :]
-
-    def reason(self) -> str:
-        """Return the lines from the first that begins like an error message; without one, the last line."""
-        lines = [line.strip() for line in self._data.decode("utf-8", "replace").splitlines() if line.strip()]
-        signs = ("error", "e:", "\u00d7", "fatal")
-        first = next((n for n, line in enumerate(lines) if line.lower().startswith(signs)), -1)
-        return " ".join(lines[first:])[:500] or "it printed nothing"
 
 
 async def _discard(container: SetupContainer) -> None:

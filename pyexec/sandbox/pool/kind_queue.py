@@ -79,7 +79,8 @@ class SandboxRequest:
     tenant: str
     since: float
     beyond_supply: bool = False
-    """True if, when it arrived, earlier requests needed all sandboxes that were being cleaned or started."""
+    """True if, when the request arrived, its tenant's earlier requests needed all sandboxes that were starting or being
+    cleaned."""
     needs_start: bool = False
     """True once the request no longer waits for a return, and a start must begin for it."""
     done: anyio.Event = field(factory=anyio.Event)

@@ -32,7 +32,8 @@ async def health(request: web.Request) -> web.StreamResponse:
 @response_schema(schema_of(Readiness), 200, description="The server accepts work.")
 @response_schema(schema_of(Unreadiness), 503, description="The server does not accept work.")
 async def ready(request: web.Request) -> web.StreamResponse:
-    """Check whether the server accepts work: event log, container engine and cluster membership must respond in time.
+    """Check whether the server accepts work: event log, container engine and cluster membership must respond in time,
+    and the data directory must be writable.
 
     While the server is starting or stopping, `reasons` contains only `server`."""
     state = request.app[SERVER_STATE]

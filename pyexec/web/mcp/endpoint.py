@@ -13,6 +13,7 @@ from pyexec.errors import InvalidRequest, TooLarge
 from pyexec.mcp.executor import EXECUTOR
 from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
+from pyexec.web.error_responses import forget_frames
 from pyexec.web.handlers.documentation import LazyDocument
 from pyexec.web.mcp.asgi import App, serve_asgi
 from pyexec.web.mcp.executor import ServiceExecutor, WaitingCancellations
@@ -90,5 +91,6 @@ def _is_dns_rebinding(request: web.Request) -> bool:
 def _rejection(error: InvalidRequest, rpc_code: int) -> web.Response:
     """Return an error for a body that the SDK does not get, in the form that MCP clients show."""
     status = 413 if isinstance(error, TooLarge) else 400
+    forget_frames(error)
     details = {"code": rpc_code, "message": str(error), "data": {"code": error.code}}
     return web.json_response({"jsonrpc": "2.0", "id": None, "error": details}, status=status)

@@ -59,7 +59,8 @@ RESULT_TYPES: dict[type, TypeDoc] = {
         entrypoint=FieldDoc("The file that runs, relative to /work.", "main.py"),
         exit_code=FieldDoc("Exit code of the program; 128 + n if signal n ended it.", 0),
         error=FieldDoc(
-            "Message of the program's exception, the reason if the status is failed, or a limit that was reached.",
+            "Message of the program's exception, the reason if the status is failed, a limit that was reached, or the "
+            "signal that ended the program.",
             "division by zero",
         ),
         error_type=FieldDoc(
