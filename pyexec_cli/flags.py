@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _OTHER_NUMBER = re.compile(r"[^!-~]|_")
-"""What Python's numbers may contain, and those of the Go program may not."""
+"""Matches numbers that Python's `int` and `float` accept, but the Go program rejects."""
 _UNITS = {
     **dict.fromkeys(("--timeout", "--cpu-seconds", "--idle-timeout", "--lifetime"), ", in seconds"),
     **dict.fromkeys(("--memory", "--disk"), ", in MiB"),

@@ -31,7 +31,7 @@ TIMEOUT_SECONDS_MIN = 0.001
 ENV_VARS = {"example": '["NAME=value"]'}
 REQUIREMENTS_TXT = {"example": r'"numpy\npandas"'}
 IN_A_SESSION = {"session_id": "run code in a session with POST /api/v1/sessions/{id}/eval"}
-"""What to do about a field that the request does not have."""
+"""Hints for fields that belong to another endpoint, by the name of the field."""
 
 
 @frozen(kw_only=True)
