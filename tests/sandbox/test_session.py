@@ -123,6 +123,17 @@ async def test_files_that_are_hard_to_remove_do_not_raise_the_limit(session: Cli
         await session.run("os.remove('/work/f')")
 
 
+async def test_the_memory_limit_holds_between_cells_after_a_restart(session: Client) -> None:
+    assert (await session.run("import os; os._exit(0)")).summary == ("exit", 0, True)
+    fill = "import os, time\nif not os.fork():\n  time.sleep(0.2)\n  x = bytearray(208 * 2**20)\n  time.sleep(60)"
+    assert (await session.run(fill)).summary == OK
+    await anyio.sleep(3)
+    found = await session.run("len([name for name in os.listdir('/proc') if name.isdigit()])")
+    assert "NameError" in found.stderr, "the interpreter was not replaced"
+    found = await session.run("import os; len([name for name in os.listdir('/proc') if name.isdigit()])")
+    assert found.result == "2"
+
+
 async def test_missing_builtins_come_back(session: Client) -> None:
     await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
     assert (await session.run("len([1, 2])")).result == "2"
