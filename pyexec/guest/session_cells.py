@@ -99,7 +99,7 @@ class Cells:
             self.drain()
             reason = cell.reason or ("killed" if reason == "requested" else reason)
             self.end(reason, status if status is not None else signal.SIGKILL, restarted=True)
-        self.limits.processes.reset()
+        self.limits.reset()
         if self.interpreter is not None:
             self.interpreter.close()
         if reason in ("out_of_memory", "disk_limit"):
@@ -208,7 +208,7 @@ class Cells:
             self.restart(reason)
         elif self.interpreter is not None:
             self.discard_interpreter()
-            self.limits.processes.reset()
+            self.limits.reset()
             self.frames.send_event("restarted", reason=reason)
 
     def fail_start(self):

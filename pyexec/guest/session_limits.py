@@ -36,6 +36,11 @@ class Limits:
         self.cpu_before = self.cpu.seconds()
         self.processes.baseline = self.processes.refusals()
 
+    def reset(self):
+        """Forget refused processes and file locks: the processes that caused them are dead."""
+        self.processes.reset()
+        self.memory.locks.reset()
+
     def cpu_seconds(self):
         return max(0.0, self.cpu.seconds() - self.cpu_before)
 
