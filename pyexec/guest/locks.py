@@ -4,18 +4,26 @@ A program can set millions of locks in a minute, each of which takes 192 bytes o
 process show them, so the estimate takes samples, and only if the memory of the whole kernel has grown. See
 docs/design/docker-adapter.md. Part of the supervisor (see bootstrap.py)."""
 
+import math
 import os
 import re
 import time
 
 LOCK_BYTES = 192
 CHECK_SECONDS = 1.0
+COUNT_SECONDS, PAUSE_FACTOR = 0.25, 10
+"""The processor time that counting may take, and how many times as long the supervisor waits before it counts again. A
+program can make its descriptors expensive to read, and meanwhile the supervisor checks no other limit."""
+NOT_READ = ("anon_inode:inotify", "anon_inode:[eventpoll]")
+"""Descriptors whose text has a line for each of many thousand watches. Locks on them are all in one list of the kernel,
+so setting many takes too long."""
 FREE_BYTES = 64 * 1024 * 1024
 """Locks are counted only after the kernel's memory has grown by this much."""
 SAMPLES = 8
 """Of a process with more descriptors than this, at least this many and less than twice as many are read."""
 ATTEMPTS = 5
 """How often the threads of a process are listed, if all threads found so far have ended."""
+CHUNK = 64 * 1024
 PF_EXITING = 4
 UNRECLAIMABLE = re.compile(rb"^SUnreclaim: +([0-9]+) kB", re.MULTILINE)
 
@@ -26,19 +34,20 @@ class FileLocks:
     def __init__(self, meminfo="/proc/meminfo"):
         self.meminfo = os.open(meminfo, os.O_RDONLY | os.O_CLOEXEC)
         self.least = self.kernel_bytes()
-        self.checked_at = time.monotonic()
+        self.check_at = time.monotonic() + CHECK_SECONDS
         self.estimate = 0
 
     def used(self):
-        """Return an estimate of the bytes of all locks, at most a second old, and at most the growth of the kernel's
-        memory."""
-        now = time.monotonic()
-        if now >= self.checked_at + CHECK_SECONDS:
-            self.checked_at = now
+        """Return an estimate of the bytes of all locks, at most a few seconds old, and at most the growth of the
+        kernel's memory."""
+        if time.monotonic() >= self.check_at:
+            begun = time.thread_time()
             present = self.kernel_bytes()
             self.least = min(self.least, present)
             grown = present - self.least
             self.estimate = count_bytes(grown) if grown > FREE_BYTES else 0
+            taken = time.thread_time() - begun
+            self.check_at = time.monotonic() + max(CHECK_SECONDS, PAUSE_FACTOR * taken)
         return self.estimate
 
     def reset(self):
@@ -52,12 +61,12 @@ class FileLocks:
 
 
 def count_bytes(maximum):
-    """Return an estimate of the bytes, at most `maximum`."""
-    total = 0
+    """Return an estimate of the bytes, at most `maximum`; `maximum` if counting takes too long."""
+    total, deadline = 0, time.thread_time() + COUNT_SECONDS
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             try:
-                total += LOCK_BYTES * count_locks("/proc/" + name)
+                total += LOCK_BYTES * count_locks("/proc/" + name, deadline)
             except PermissionError:
                 return maximum  # the process may hide any number of locks
             except OSError:
@@ -67,30 +76,31 @@ def count_bytes(maximum):
     return total
 
 
-def count_locks(process):
+def count_locks(process, deadline=math.inf):
     """Return an estimate of the locks of a process, from a few descriptors of a thread that runs.
 
-    Raises `PermissionError` if no descriptors can be read, although the process runs."""
+    Raises `PermissionError` if no descriptors can be read, although the process runs, or if they cannot be read by
+    `deadline`, a time of `time.thread_time`."""
     ended = set()
     for _ in range(ATTEMPTS):
         threads = [each for each in os.listdir(process + "/task") if each not in ended]
         if not threads:
             return 0
         for thread in threads:
-            found = sample_locks(process + "/task/" + thread)
+            found = sample_locks(process + "/task/" + thread, deadline)
             if found is not None:
                 return found
             ended.add(thread)
     raise PermissionError(process)  # each thread starts the next one and ends
 
 
-def sample_locks(thread):
+def sample_locks(thread, deadline):
     """Return an estimate of the locks of a thread's process; None if the thread ends."""
     try:
         names = os.listdir(thread + "/fdinfo")
         step = max(1, len(names) // SAMPLES)
         first = time.monotonic_ns() % step
-        found = step * sum(locks_of(thread + "/fdinfo/" + name) for name in names[first::step])
+        found = step * sum(locks_of(thread, name, deadline) for name in names[first::step])
         return None if is_exiting(thread) else found
     except PermissionError:
         if is_exiting(thread):  # Linux before 5.11 protects those, too
@@ -110,10 +120,19 @@ def is_exiting(thread):
     return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
 
 
-def locks_of(path):
+def locks_of(thread, name, deadline):
     """Return the number of locks of an open file that belong to this process."""
+    if time.thread_time() > deadline:
+        raise PermissionError(thread)
     try:
-        with open(path, "rb") as file:
-            return file.read().count(b"lock:\t")
+        if os.readlink(thread + "/fd/" + name) in NOT_READ:
+            return 0
+        with open(thread + "/fdinfo/" + name, "rb", buffering=0) as file:
+            found = 0
+            while True:
+                lines = file.read(CHUNK).count(b"lock:\t")
+                found += lines
+                if not lines:  # other lines, which can be many, come after those of locks
+                    return found
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has just been closed

@@ -6,6 +6,7 @@ supervisor of a session (see bootstrap.py)."""
 import fcntl
 import math
 import os
+import select
 import termios
 import time
 
@@ -53,6 +54,17 @@ class Cell:
         data = data[: self.reports_left]
         self.reports_left -= len(data)
         return data
+
+
+def register(interpreter, cell, poller):
+    """Add the descriptors of the interpreter to a poller, while it starts or runs a cell."""
+    if interpreter is None or (cell is None and interpreter.is_ready):
+        return
+    for fd in interpreter.streams.outputs:
+        if cell is not None or fd == interpreter.channel:
+            poller.register(fd, select.POLLIN)
+    if interpreter.outgoing and interpreter.channel in interpreter.streams.outputs:
+        poller.register(interpreter.channel, select.POLLIN | select.POLLOUT)
 
 
 def forward(interpreter, cell, frames, fd, size):

@@ -99,7 +99,7 @@ class Cells:
             self.drain()
             reason = cell.reason or ("killed" if reason == "requested" else reason)
             self.end(reason, status if status is not None else signal.SIGKILL, restarted=True)
-        self.limits.processes.reset()
+        self.limits.reset()
         if self.interpreter is not None:
             self.interpreter.close()
         if reason in ("out_of_memory", "disk_limit"):
@@ -170,8 +170,8 @@ class Cells:
         exceeded, seconds = self.limits.exceeded(now)
         cell = self.cell
         if cell is None:
-            if exceeded and now > self.restarted_at + IDLE_RESTART_SECONDS:
-                self.restart(exceeded)
+            if exceeded:
+                self.end_idle_processes(exceeded)
             return IDLE_CHECK_SECONDS
         if exceeded:
             cell.reason = exceeded
@@ -197,11 +197,19 @@ class Cells:
             self.discard_interpreter()
         elif not self.interpreter.is_ready:
             self.fail_start()
-        elif self.cell is None and time.monotonic() < self.restarted_at + IDLE_RESTART_SECONDS:
-            self.discard_interpreter()  # a startup file can end every one; the next cell starts the next one
-            self.frames.send_event("restarted", reason="exit")
         else:
-            self.restart("out_of_memory" if self.memory.was_exhausted() else "exit")
+            reason = "out_of_memory" if self.memory.was_exhausted() else "exit"
+            (self.end_idle_processes if self.cell is None else self.restart)(reason)
+
+    def end_idle_processes(self, reason):
+        """Kill all processes between two cells, and restart the interpreter, unless that has just been done: files can
+        make every interpreter end or exceed a limit. Then the next cell starts it."""
+        if time.monotonic() > self.restarted_at + IDLE_RESTART_SECONDS:
+            self.restart(reason)
+        elif self.interpreter is not None:
+            self.discard_interpreter()
+            self.limits.reset()
+            self.frames.send_event("restarted", reason=reason)
 
     def fail_start(self):
         """End the cell: the interpreter does not start again, for example because of the session's own files."""
@@ -209,17 +217,6 @@ class Cells:
         text = "the interpreter did not start: " + reason
         self.frames.send_cell(STDERR, self.cell.take_output((text + "\n").encode("utf-8", "replace")))
         self.end(self.cell.reason or "exit", exited(1), restarted=True)
-
-    def register(self, poller):
-        """Add the descriptors of the interpreter, while it starts or runs a cell."""
-        interpreter = self.interpreter
-        if interpreter is None or (self.cell is None and interpreter.is_ready):
-            return
-        for fd in interpreter.streams.outputs:
-            if self.cell is not None or fd == interpreter.channel:
-                poller.register(fd, select.POLLIN)
-        if interpreter.outgoing and interpreter.channel in interpreter.streams.outputs:
-            poller.register(interpreter.channel, select.POLLIN | select.POLLOUT)
 
     def handle(self, fd):
         """Handle an event of one descriptor of the interpreter."""

@@ -4,6 +4,7 @@ Part of the supervisor of a session (see bootstrap.py)."""
 
 import contextlib
 import os
+import stat
 import time
 
 from pyexec.guest.cleanup import SHARED_MEMORY, Dirty, empty
@@ -22,6 +23,9 @@ class Limits:
         self.memory = memory
         self.memory_bytes = memory_bytes
         self.disk_bytes = disk_bytes + DISK_TOLERANCE
+        self.kept_bytes = 0
+        """What could not be removed after a restart, as far as it still exists."""
+        self.modes = {path: stat.S_IMODE(os.stat(path).st_mode) for path in (SHARED_MEMORY, *DIRECTORIES)}
         self.cpu = CpuTime(0)
         self.cpu_before = 0.0
         self.processes = ProcessLimit()
@@ -32,13 +36,20 @@ class Limits:
         self.cpu_before = self.cpu.seconds()
         self.processes.baseline = self.processes.refusals()
 
+    def reset(self):
+        """Forget refused processes and file locks: the processes that caused them are dead."""
+        self.processes.reset()
+        self.memory.locks.reset()
+
     def cpu_seconds(self):
         return max(0.0, self.cpu.seconds() - self.cpu_before)
 
     def exceeded(self, now):
         """Return the limit that the session exceeds, or None, and the seconds until the next check."""
         memory_left = self.memory_bytes - self.memory.used()
-        disk_left = self.disk_bytes - disk_bytes_used()
+        disk_used = disk_bytes_used()
+        self.kept_bytes = min(self.kept_bytes, disk_used)
+        disk_left = max(self.disk_bytes, self.kept_bytes + DISK_TOLERANCE) - disk_used
         if disk_left < 0:
             return "disk_limit", 0
         if memory_left < 0:
@@ -59,13 +70,22 @@ class Limits:
             [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
         )
         for path in paths:
+            with contextlib.suppress(OSError):
+                os.chmod(path, self.modes[path])  # fails if it is not the user's own
             with contextlib.suppress(OSError, Dirty):
-                folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    empty(folder, time.process_time() + CLEANUP_SECONDS)
-                finally:
-                    os.close(folder)
-        self.disk_bytes = max(self.disk_bytes, disk_bytes_used() + DISK_TOLERANCE)
+                empty_directory(path)
+        self.kept_bytes = disk_bytes_used()
+
+
+def empty_directory(path):
+    """Remove everything in a directory, directories of any depth included. No other process runs."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    deadline = time.process_time() + CLEANUP_SECONDS
+    try:
+        while os.listdir(folder):
+            empty(folder, deadline, root=folder)
+    finally:
+        os.close(folder)
 
 
 class SessionMemory(Memory):

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,6 +69,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(locks.os, "listdir", lambda path: sorted(listdir(path)))
     write_thread(tmp_path, "1", "Z", 0)
     write_thread(tmp_path, "2", "R", PF_EXITING)
+    write_descriptor(tmp_path, "2", "/work/file")
     (tmp_path / "task" / "2" / "fdinfo" / "0").symlink_to("gone")
     (tmp_path / "task" / "3").mkdir()
     return tmp_path
@@ -76,14 +78,59 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_thread(process: Path, thread: str, state: str, flags: int) -> None:
     directory = process / "task" / thread
     (directory / "fdinfo").mkdir(parents=True)
+    (directory / "fd").mkdir()
     (directory / "stat").write_text(f"{thread} (a) name) {state} 1 1 1 0 -1 {flags} 0 0")
+
+
+def write_descriptor(process: Path, thread: str, target: str) -> Path:
+    """Make descriptor 0 of a thread lead to `target`. Return the path of its text."""
+    directory = process / "task" / thread
+    (directory / "fd" / "0").symlink_to(target)
+    return directory / "fdinfo" / "0"
 
 
 def test_a_thread_that_ends_is_followed_by_the_next_one(process: Path) -> None:
     assert count_locks(str(process)) == 0
     write_thread(process, "4", "S", 0x400000)
-    (process / "task" / "4" / "fdinfo" / "0").write_text("pos:\t0\nlock:\t1: POSIX\nlock:\t2: POSIX\n")
+    write_descriptor(process, "4", "/work/file").write_text("pos:\t0\nlock:\t1: POSIX\nlock:\t2: POSIX\n")
     assert count_locks(str(process)) == 2
+
+
+@pytest.mark.parametrize("kind", ["inotify", "[eventpoll]"])
+def test_descriptors_with_watches_are_not_read(process: Path, kind: str) -> None:
+    """Their text has a line for each watch, and takes long to read."""
+    write_thread(process, "4", "S", 0x400000)
+    write_descriptor(process, "4", f"anon_inode:{kind}").write_text("pos:\t0\nlock:\t1: POSIX\n")
+    assert count_locks(str(process)) == 0
+
+
+def test_a_process_that_takes_too_long_to_read_may_have_any_number_of_locks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with holder("process") as process:
+        monkeypatch.setattr(locks.os, "listdir", partial(list_only, process, os.listdir))
+        assert count_bytes(10**9) < 10**6
+        monkeypatch.setattr(locks, "COUNT_SECONDS", 0)
+        assert count_bytes(10**9) == 10**9
+
+
+def list_only(process: int, listdir: Callable[[str], list[str]], path: str) -> list[str]:
+    return [str(process)] if path == "/proc" else listdir(path)
+
+
+def test_locks_are_counted_less_often_if_that_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "meminfo", 500_000)
+    counted = FileLocks(str(tmp_path / "meminfo"))
+    write(tmp_path / "meminfo", 10**9)
+    seconds = iter((0.0, 0.25))
+    clock = SimpleNamespace(monotonic=lambda: 1000.0, thread_time=lambda: next(seconds))
+    monkeypatch.setattr(locks, "time", clock)
+    monkeypatch.setattr(locks, "count_bytes", lambda _: 1)
+    counted.check_at = 0.0
+    assert counted.used() == counted.used() == 1
+    assert counted.check_at == 1002.5
 
 
 def test_a_process_whose_threads_always_end_may_have_any_number_of_locks(
@@ -141,7 +188,7 @@ def test_locks_count_only_if_the_memory_of_the_kernel_has_grown(
 
     def used(kibibytes: int) -> int:
         write(meminfo, kibibytes)
-        counted.checked_at = 0.0
+        counted.check_at = 0.0
         return counted.used()
 
     allowed = FREE_BYTES // 1024
@@ -156,7 +203,7 @@ def test_locks_count_only_if_the_memory_of_the_kernel_has_grown(
 def test_a_runtime_that_does_not_show_the_memory_of_the_kernel_counts_no_locks(tmp_path: Path) -> None:
     (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\n")
     counted = FileLocks(str(tmp_path / "meminfo"))
-    counted.checked_at = 0.0
+    counted.check_at = 0.0
     assert counted.used() == 0
 
 
@@ -177,7 +224,7 @@ def test_a_setup_with_too_many_locks_is_stopped(monkeypatch: pytest.MonkeyPatch)
 def test_a_process_that_hides_its_descriptors_may_have_any_number_of_locks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(process: str) -> int:
+    def refuse(process: str, _deadline: float) -> int:
         raise PermissionError(process)
 
     monkeypatch.setattr(locks, "count_locks", refuse)

@@ -213,6 +213,35 @@ async def test_file_locks_count_as_memory(attack: Attack) -> None:
     assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")
 
 
+FILL_WATCHES = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+watching = libc.inotify_init1(0)
+for directory, _, names in os.walk("/usr"):
+    for name in names:
+        libc.inotify_add_watch(watching, os.fsencode(os.path.join(directory, name)), 1)
+for number in range(10, 1000):
+    os.dup2(watching, number)
+for number in range(12000):
+    libc.mmap(None, 4096, 1 + number % 2, 0x22, -1, 0)
+for _ in range(40):
+    if os.fork() == 0:
+        time.sleep(60)
+def supervisor_seconds():
+    return sum(map(int, open("/proc/1/stat").read().split()[13:15])) / os.sysconf("SC_CLK_TCK")
+before = supervisor_seconds()
+time.sleep(2)
+print(supervisor_seconds() - before)
+"""
+
+
+async def test_watches_of_files_do_not_keep_the_supervisor_busy(attack: Attack) -> None:
+    """It counts file locks because the kernel's memory has grown. Meanwhile it checks no other limit."""
+    result = await attack(FILL_WATCHES, config={"memory_mb": 128})
+    assert end_of(result) == COMPLETED
+    assert float(result["stdout"]) < 0.5
+
+
 async def test_no_terminal_can_be_opened(attack: Attack) -> None:
     source = """
 import os, pty

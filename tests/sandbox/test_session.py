@@ -95,6 +95,45 @@ async def test_a_hostile_cell_ends_and_the_next_one_works(session: Client, name:
     assert (after.stdout, after.result, after.summary) == ("on\n", "42", OK)
 
 
+FILL_TMP = """
+import os
+os.chdir('/tmp')
+for _ in range(200):
+    os.mkdir('d')
+    os.chdir('d')
+file = open('f', 'wb')
+os.chdir('/tmp')
+os.chmod('/tmp', 0)
+for _ in range(24): file.write(bytes(2**20))
+file.flush()
+import time; time.sleep(30)
+"""
+
+
+async def test_files_that_are_hard_to_remove_do_not_raise_the_limit(session: Client) -> None:
+    """They are nested deeply in a directory that cannot be read."""
+    fill = "open('/work/f', 'wb').write(bytes(24 * 2**20))"
+    assert (await session.run(fill)).summary == OK
+    try:
+        for _ in range(2):
+            assert (await session.run(FILL_TMP)).summary == ("disk_limit", 137, True)
+            found = await session.run("import glob, os; oct(os.stat('/tmp').st_mode), glob.glob('/tmp/*')")
+            assert found.result == "('0o41777', [])"
+    finally:
+        await session.run("os.remove('/work/f')")
+
+
+async def test_the_memory_limit_holds_between_cells_after_a_restart(session: Client) -> None:
+    assert (await session.run("import os; os._exit(0)")).summary == ("exit", 0, True)
+    fill = "import os, time\nif not os.fork():\n  time.sleep(0.2)\n  x = bytearray(208 * 2**20)\n  time.sleep(60)"
+    assert (await session.run(fill)).summary == OK
+    await anyio.sleep(3)
+    found = await session.run("len([name for name in os.listdir('/proc') if name.isdigit()])")
+    assert "NameError" in found.stderr, "the interpreter was not replaced"
+    found = await session.run("import os; len([name for name in os.listdir('/proc') if name.isdigit()])")
+    assert found.result == "2"
+
+
 async def test_missing_builtins_come_back(session: Client) -> None:
     await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
     assert (await session.run("len([1, 2])")).result == "2"

@@ -43,3 +43,15 @@ async def test_a_timeout_with_little_processor_time_has_usage(attack: Attack) ->
     result = await attack("while True: print(end='x')", config={**BRIEF, "cpus": 0.05})
     assert end_of(result) == TIMEOUT
     assert 0 < result["usage"]["cpu_seconds"] < 1
+
+
+async def test_memory_that_is_mapped_many_times_does_not_exceed_the_limit(attack: Attack) -> None:
+    source = """
+import mmap, os
+file = os.memfd_create('shared')
+os.ftruncate(file, 10 * 2**20)
+areas = [mmap.mmap(file, 0, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE) for _ in range(30)]
+"""
+    result = await attack(source, config={"memory_mb": 64})
+    assert end_of(result) == COMPLETED
+    assert 10 * 2**20 <= result["usage"]["peak_memory_bytes"] <= 64 * 2**20
