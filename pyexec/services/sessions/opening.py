@@ -40,6 +40,7 @@ from pyexec.services.sessions.owned_log import OwnedLog
 from pyexec.services.sessions.owned_session import OwnedSession
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
+from pyexec.services.upload_rate import reject_slow
 from pyexec.services.uploads import archive_error
 
 INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
@@ -200,7 +201,7 @@ class Opening:
             if archive is not None:
                 limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=self.members_max)
                 check = ArchiveCheck(limits, None)
-                async for chunk in archive:
+                async for chunk in reject_slow(archive):
                     check.feed(chunk)
                     await sandbox.send_archive(chunk)
                 check.check_complete()
