@@ -1,11 +1,13 @@
 """Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, set a timer, log an
-outage once."""
+outage once, wait for a call that may hang."""
 
 import asyncio
+import concurrent.futures
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from attrs import define
@@ -107,6 +109,37 @@ def call_after(seconds: float, function: Callable[[], object]) -> Iterator[None]
         yield
     finally:
         timer.cancel()
+
+
+class SingleFlight:
+    """Waits for calls in threads that may hang, such as those to a disk. At most one runs at a time.
+
+    `start` starts a call. Callers that arrive while it runs wait for its result. Cancellation ends only the wait."""
+
+    def __init__(self, start: Callable[[], asyncio.Future[Any]]) -> None:
+        self._start = start
+        self._call: asyncio.Future[Any] | None = None
+
+    async def wait(self) -> None:
+        """Wait for the call that runs, or for a new one. Raises what the call raises."""
+        if self._call is None or self._call.done():
+            self._call = self._start()
+            self._call.add_done_callback(asyncio.Future.exception)  # callers may all have stopped waiting
+        await asyncio.shield(self._call)
+
+
+def start_daemon_thread(function: Callable[[], object], name: str) -> asyncio.Future[object]:
+    """Call `function` in a new thread, which does not delay the end of the process. Return the future result."""
+    returned = concurrent.futures.Future[object]()
+
+    def call() -> None:
+        try:
+            returned.set_result(function())
+        except Exception as error:  # noqa: BLE001  raised in the event loop
+            returned.set_exception(error)
+
+    threading.Thread(target=call, name=name, daemon=True).start()
+    return asyncio.wrap_future(returned)
 
 
 class ShutdownGuard:

@@ -43,8 +43,12 @@ class Input:
     unused: str | None = None
 
 
-async def choose(argument: str | None, files: Sequence[str]) -> Input:
-    """Choose the input from the arguments. Raise UsageError if there is none or it is unusable."""
+async def choose(
+    argument: str | None, files: Sequence[str], explain: Callable[[str], str] | None = None
+) -> Input:
+    """Choose the input from the arguments. Raise UsageError if there is none or it is unusable.
+
+    `explain` returns the error message for an input that does not exist (default: `explain_missing`)."""
     if files:
         members = _named_files(files)
         listed = members.get(_REQUIREMENTS)
@@ -52,7 +56,7 @@ async def choose(argument: str | None, files: Sequence[str]) -> Input:
         return Input(source=members, requirements=found, unused=argument)
     if argument is None or argument == "-":
         return Input(source={"main.py": await _read_stdin()}, is_stdin=True)
-    path, mode = Path(argument), _mode(argument, argument, explain_missing)
+    path, mode = Path(argument), _mode(argument, argument, explain or explain_missing)
     if stat.S_ISDIR(mode):
         return Input(source=path, requirements=_read_requirements(path / _REQUIREMENTS))
     if not stat.S_ISREG(mode):  # a named pipe, or the shell's <(…)

@@ -18,7 +18,7 @@ from pyexec_client.options import SessionOptions
 from .console import Console
 from .displays import output_displays
 from .event_printer import EventPrinter, print_result
-from .exit_codes import NOT_RUN, USAGE, OutputFailed
+from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
 from .interrupts import interruptible
 from .prompt import EndedAtPrompt, history, read_line
@@ -27,10 +27,6 @@ from .session_opening import Opening, close_session
 from .statements import Statements
 
 _LEAVE = ("exit", "quit", "exit()", "quit()")
-_CUT_OFF = (
-    "unexpected indent after a blank line: a blank line ends a block, as in Python's interactive mode; "
-    "remove the blank lines inside of blocks, or use the command run"
-)
 
 
 @asyncclick.command(name="repl")
@@ -128,7 +124,7 @@ class _Repl:
 
         On a terminal, it is 0, unless the session was closed. Otherwise, the first statement that fails is the last
         one, and gives the exit code."""
-        statements = Statements()
+        statements = Statements(from_file=not self._is_terminal)
         with history() if self._is_terminal else contextlib.nullcontext():
             while True:
                 try:
@@ -143,11 +139,10 @@ class _Repl:
                     print(file=sys.stderr)  # as in Python, Ctrl-D in a statement ends only the statement
                     code: str | None = statements.take()
                 else:
+                    if (block := statements.take_before(line)) and (exit_code := await self._run_cell(block)):
+                        return exit_code
                     if statements.is_empty and line.strip() in _LEAVE:
                         return 0
-                    if not self._is_terminal and statements.is_cut_off(line):
-                        self._console.error(_CUT_OFF)
-                        return USAGE
                     code = statements.add(line)
                 if code is not None:
                     exit_code = await self._run_cell(code)

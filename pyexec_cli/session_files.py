@@ -32,6 +32,8 @@ async def files(flags: Flags, session_id: str, glob: str | None, as_json: bool) 
 
     Their paths are relative to /work, the working directory of the session.
     """
+    if glob == "":
+        raise asyncclick.UsageError("GLOB: must not be empty")
     console = Console(flags)
     async with flags.client() as client:
         listed = await (await client.get_session(session_id)).files.list(glob)

@@ -58,7 +58,8 @@ async def new(flags: Flags, settings: SessionFlags, argument: str | None, as_jso
     options = await read_session_options(settings, flags)
     source: Source | None = None
     if argument is not None:
-        source = await with_progress((await inputs.choose(argument, ())).source, console.status_line)
+        chosen = await inputs.choose(argument, (), lambda _: "no such file or directory")
+        source = await with_progress(chosen.source, console.status_line)
     opening = Opening(console)
     async with flags.client() as client:
 

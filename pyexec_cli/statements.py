@@ -1,9 +1,10 @@
-"""Split typed lines into statements, as the interactive interpreter of Python does."""
+"""Split lines into statements, as the interpreter of Python does: on a terminal, or in a file."""
 
 from __future__ import annotations
 
 import ast
 import codeop
+import re
 
 from attrs import define, field
 
@@ -14,34 +15,47 @@ def _new_compiler() -> codeop.CommandCompiler:
     return compiler
 
 
+_CLAUSE = re.compile(r"(?:else|elif|except|finally)\b")
+
+
 @define
 class Statements:
-    """The lines of the statement that is being typed."""
+    """The lines of the statement that is being typed.
 
+    On a terminal, a blank line ends a block, as in Python. In a file, blank lines are allowed inside of blocks, so with
+    `from_file` the next line that does not belong to the block ends it."""
+
+    from_file: bool
     _lines: list[str] = field(factory=list)
     _compiler: codeop.CommandCompiler = field(factory=_new_compiler)
-    _ended_by_blank: bool = False
-    """True if a blank line has ended the last statement."""
 
     @property
     def is_empty(self) -> bool:
         """True if no statement has begun."""
         return not self._lines
 
-    def is_cut_off(self, line: str) -> bool:
-        """Return True if the line belongs to the statement that the blank line before it has ended."""
-        return self.is_empty and self._ended_by_blank and line[:1] in (" ", "\t") and bool(line.strip())
+    def take_before(self, line: str) -> str | None:
+        """Return the block of a file that ends because this line begins another statement; None if there is none."""
+        if self.is_empty or not self.from_file or self._is_cell_magic:
+            return None
+        if not line.strip() or line.startswith((" ", "\t", "#")) or _CLAUSE.match(line):
+            return None
+        if self._lines[-1].endswith("\\") or not self._is_complete([*self._lines, ""]):
+            return None
+        return self.take()
 
     def add(self, line: str) -> str | None:
         """Add a line. Return the statement if it is complete; None if it needs more lines."""
         self._lines.append(line)
-        source = "\n".join(self._lines)
-        if not source.strip():
+        if not any(each.strip() for each in self._lines):
             self._lines.clear()
-        elif self._is_complete(source):
-            self._ended_by_blank = not line.strip()
+        elif self._is_complete(self._lines) and not self._may_go_on(line):
             return self.take()
         return None
+
+    def _may_go_on(self, line: str) -> bool:
+        """Return True if a block of a file may go on after this line."""
+        return self.from_file and not self._is_cell_magic and (not line.strip() or line.startswith("#"))
 
     def take(self) -> str:
         """Return the lines so far, and begin the next statement."""
@@ -49,14 +63,17 @@ class Statements:
         self._lines.clear()
         return source
 
-    def _is_complete(self, source: str) -> bool:
+    @property
+    def _is_cell_magic(self) -> bool:
+        return self._lines[0].lstrip().startswith("%%")
+
+    def _is_complete(self, lines: list[str]) -> bool:
         """Return True if no more lines are needed. The server reports errors of syntax: its Python may be newer."""
-        first = self._lines[0].lstrip()
-        if first.startswith("%%"):
-            return not self._lines[-1].strip()
-        if first.startswith(("%", "!", "?")):
+        if self._is_cell_magic:
+            return not lines[-1].strip()
+        if lines[0].lstrip().startswith(("%", "!", "?")):
             return True
         try:
-            return self._compiler(source, symbol="single") is not None
+            return self._compiler("\n".join(lines), symbol="single") is not None
         except (SyntaxError, ValueError, OverflowError):
             return True

@@ -37,7 +37,7 @@ class Response:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise _error_for_caller(self.url, error, self._body) from error
+            raise _error_for_caller(self.url, error, self._body) from None
 
     async def json(self) -> Any:
         """Parse the body as JSON. Raise InvalidAnswer if it is not JSON."""
@@ -117,7 +117,7 @@ class Transport:
                 allow_redirects=False,  # a redirected POST would become a GET
             )
         except (aiohttp.ClientError, OSError) as error:
-            raise _error_for_caller(self.base_url, error, body) from error
+            raise _error_for_caller(self.base_url, error, body) from None
         if response.status < 300:
             return Response(self.base_url, response, body)
         try:
@@ -137,7 +137,9 @@ class Transport:
 
 
 def _error_for_caller(url: str, error: Exception, body: Upload | Content | None) -> Exception:
-    """Return the error of building the body if there is one, else a ConnectionFailed."""
+    """Return the error of building the body if there is one, else a ConnectionFailed.
+
+    It has the reason, so its traceback leaves out that of `error`: sixty lines about the inside of aiohttp."""
     if body is not None and body.error is not None:
         return body.error
     return ConnectionFailed(url, _reason(error))

@@ -31,6 +31,8 @@ from pyexec.sandbox.protocol import (
 )
 
 STARTUP_SECONDS = 30.0
+FULL_SPEED_CPUS = 0.1
+"""With fewer processors, a start may take longer by as much. It takes about 0.2 s of processor time (2026-11-28)."""
 CHECK_SECONDS = 5.0
 """If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
 UNPACK_SECONDS = 120.0
@@ -98,10 +100,17 @@ class Sandbox:
 
         Raises `ImageUnavailable` if the supervisor does not start in this image."""
         sandbox = cls(engine, await engine.start(spec), image)
+        seconds = STARTUP_SECONDS * max(1.0, FULL_SPEED_CPUS / (spec.cpus or FULL_SPEED_CPUS))
         try:
-            with anyio.fail_after(STARTUP_SECONDS):
+            with anyio.fail_after(seconds):
                 sandbox.python = sandbox._stream.check(await sandbox._stream.next(), Ready).python
-        except (SandboxBroken, SandboxRefused, TimeoutError) as error:
+        except TimeoutError as error:
+            await sandbox.remove()
+            text = f"the Python of the image {spec.image!r} did not start within {seconds:g} s"
+            raise ImageUnavailable(
+                text if spec.cpus is None else f"{text} with config.cpus {spec.cpus:g}"
+            ) from error
+        except (SandboxBroken, SandboxRefused) as error:
             await sandbox.remove()
             reason = sandbox._stream.container.diagnostics or "it printed no reason"
             raise ImageUnavailable(

@@ -36,6 +36,7 @@ from pyexec.services.clock import nonce, now
 from pyexec.services.reservation import Reservation
 from pyexec.services.setup_lane import setup_key
 from pyexec.services.slots import Slot
+from pyexec.services.upload_rate import reject_slow
 from pyexec.services.uploads import CheckedArchive, Spool, archive_error
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ RETRY_DELAYS_SECONDS = (1.0, 2.0, 3.0, 4.0)
 
 LOOKUP_SECONDS = 2.0
 """Time limit of the lookup for an asynchronous request. After it, the request is accepted without the lookup."""
+
+_SLOW_ADVICE = "; POST /api/v1/exec/async has no such limit"
 
 OpenArchive = Callable[[], AsyncIterator[bytes]]
 """Returns the bytes of an archive from the first one. It is called again for each attempt."""
@@ -115,9 +118,10 @@ class Preparation:
     async def sandbox_for_upload(self, kind: SandboxKind, archive: CheckedArchive, spec: Spec) -> Sandbox:
         """Take a sandbox from the pool and unpack an upload in it, while the upload arrives.
 
-        Raises `InvalidRequest` if the archive cannot be unpacked, and `Unavailable` instead of `SandboxBroken`."""
+        Raises `InvalidRequest` if the archive arrives too slowly or cannot be unpacked, and `Unavailable` instead of
+        `SandboxBroken`."""
         try:
-            return await self._fill_sandbox(kind, spec, archive.chunks())
+            return await self._fill_sandbox(kind, spec, reject_slow(archive.chunks(), _SLOW_ADVICE))
         except PythonMismatch as error:
             raise InvalidRequest(str(error), field=archive.code_field) from error
         except SandboxRefused as error:

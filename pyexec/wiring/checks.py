@@ -3,9 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-import anyio.to_thread
-
 from pyexec.adapters.data_dir import try_write
+from pyexec.aio import SingleFlight, start_daemon_thread
 from pyexec.errors import Unavailable
 from pyexec.ports import Engine, Membership
 from pyexec.services.replica_state import Checks
@@ -15,11 +14,13 @@ from pyexec.wiring.services import SharedParts
 
 def build_checks(shared: SharedParts, engine: Engine) -> Checks:
     """Return a function for each dependency, which raises if the dependency is unavailable."""
+    data_dir = shared.settings.data_dir
+    writing = SingleFlight(partial(start_daemon_thread, partial(try_write, data_dir), "data directory"))
     return {
         "server": partial(_check_accepting, shared.slots),
         "docker": engine.check,
         "membership": partial(_check_member, shared.stores.membership),
-        "data directory": partial(_check_data_dir, shared.settings.data_dir),
+        "data directory": partial(_check_data_dir, data_dir, writing),
     }
 
 
@@ -35,9 +36,11 @@ async def _check_member(membership: Membership) -> None:
         raise Unavailable("Consul session lost; writes are suspended until it is renewed")
 
 
-async def _check_data_dir(path: Path) -> None:
-    """Raise `Unavailable` if the server cannot write to this directory, for example because the disk is full."""
+async def _check_data_dir(path: Path, writing: SingleFlight) -> None:
+    """Raise `Unavailable` if the server cannot write to this directory, for example because the disk is full.
+
+    If the disk hangs, this waits until the caller stops waiting, and no other write starts meanwhile."""
     try:
-        await anyio.to_thread.run_sync(try_write, path)
+        await writing.wait()
     except OSError as error:
         raise Unavailable(f"cannot write to PYEXEC_DATA_DIR ({path}): {error.strerror}") from error

@@ -53,6 +53,9 @@ def test_a_session_gets_the_files_of_its_input(cli: Program, fake: tuple[str, Fa
         (("session", "new", "--image", "none"), 2, b"docker_image none is not allowed"),
         (("session", "show", "ses_unknown"), 125, b"no such session"),
         (("session", "close", "a b"), 2, b"ses_0123abcd"),
+        (("session", "new", "/missing"), 2, b"Error: /missing: no such file or directory\n"),
+        (("session", "new", "print(1)"), 2, b"Error: print(1): no such file or directory\n"),
+        (("session", "files", "ses_1", ""), 2, b"GLOB: must not be empty"),
         (("session", "new", "--idle-timeout", "0"), 2, b"must be a positive number"),
         (("session", "new", "--async"), 2, b"--async"),
         (("repl", "--session", "ses_1", "--lifetime", "5"), 2, b"--session"),
@@ -96,13 +99,36 @@ else:
     assert ended.returncode == 0
 
 
-def test_a_block_of_a_pipe_that_goes_on_after_a_blank_line_is_an_error(
-    cli: Program, fake: tuple[str, FakeSessions]
+PIPED = {
+    "a blank line in a block": ["if 1:\n    a = 1\n\n    b = 2\n", "a + b"],
+    "a block without a blank line after it": ["for n in ():\n    n", "'next'", "if 1: pass", "'last'"],
+    "a comment in a block": [
+        "class A:\n    def f(self):\n        pass\n# not indented\n    def g(self): pass\n",
+        "1",
+    ],
+    "a clause after a blank line": [
+        "try:\n    1 / 0\n\nexcept ZeroDivisionError:\n    b = 2\n\nelse:\n    pass",
+        "b",
+    ],
+    "a string in a block": ["def f():\n    return '''\nnot indented\n\n'''\n", "f()"],
+    "a decorator": ["@staticmethod\ndef f(): pass\n", "@staticmethod\n\ndef g():\n    pass"],
+    "two blocks": ["def f(): pass\n\n", "def g():\n\n    pass\n", "while 0:\n  (1,\n2)"],
+}
+
+
+@pytest.mark.parametrize("name", PIPED)
+def test_statements_of_a_pipe_end_as_in_a_file(
+    cli: Program, fake: tuple[str, FakeSessions], name: str
 ) -> None:
-    """Else its rest would be a statement of its own, which IPython runs without its indent."""
-    ended = cli.run("repl", "-q", stdin=b"if 1:\n    print('begun')\n\n    print('rest')\n")
-    assert (ended.returncode, ended.stdout) == (2, b"begun\n")
-    assert b"unexpected indent after a blank line" in ended.stderr
+    before = len(fake[1].requests)
+    ended = cli.run("repl", "-q", stdin="\n".join(PIPED[name]).encode())
+    codes = [request["code"] for request in fake[1].requests[before:] if "code" in request]
+    assert [code.rstrip("\n") for code in codes] == [code.rstrip("\n") for code in PIPED[name]], ended
+
+
+def test_a_block_of_a_pipe_before_exit_runs(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+    ended = cli.run("repl", "-q", stdin=b"if 1:\n    print('in')\n\nexit\nprint('never')\n")
+    assert (ended.returncode, ended.stdout) == (0, b"in\n")
 
 
 def test_lines_of_a_pipe_may_end_as_on_windows(cli: Program, fake: tuple[str, FakeSessions]) -> None:

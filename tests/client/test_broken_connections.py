@@ -1,6 +1,7 @@
 """Test retries and resuming with an HTTP server that fails on purpose."""
 
 import json
+import traceback
 import tracemalloc
 from contextlib import aclosing
 
@@ -244,8 +245,10 @@ async def test_a_large_upload_takes_constant_memory(aiohttp_server, tmp_path):
 
 async def test_server_unreachable():
     async with AsyncClient("http://127.0.0.1:1") as client:
-        with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1: connection refused"):
+        with pytest.raises(ConnectionFailed, match=r"http://127\.0\.0\.1:1: connection refused") as caught:
             await client.run("print(1)")
+    printed = "".join(traceback.format_exception(caught.value))
+    assert (printed.count("Traceback"), "aiohttp" in printed) == (1, False)
 
 
 async def test_a_server_without_tls():

@@ -1,13 +1,17 @@
-"""Test `/ready`: it names the reason while a server shuts down, has lost its Consul session, or cannot write."""
+"""Test `/ready`: it names the reason while a server shuts down, has lost its Consul session, cannot write, or waits for
+a disk that hangs."""
 
 import os
 import signal
 import subprocess
+from asyncio import gather
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
 from pyexec.errors import Unavailable
@@ -80,3 +84,40 @@ async def test_a_server_that_cannot_write_is_not_ready(small_disk: Path) -> None
         Unavailable, match=r"cannot write to PYEXEC_DATA_DIR \(.*/disk\): No space left on device"
     ):
         await check()
+
+
+@pytest.fixture
+def slow_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system that `frozen` can freeze."""
+    disk, file = tmp_path / "disk", tmp_path / "disk.img"
+    disk.mkdir()
+    with file.open("wb") as image:
+        image.truncate(64 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", file], check=True)
+    subprocess.run(["mount", "-o", "loop", file, disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@contextmanager
+def frozen(disk: Path) -> Iterator[None]:
+    """Let every write to the disk hang."""
+    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+
+
+async def test_a_server_whose_disk_hangs_is_not_ready(image: str, slow_disk: Path) -> None:
+    with running_server(slow_disk, image, warm_pool="0") as server:
+        tasks = f"/proc/{server.process.pid}/task"
+        async with api_of(server.url) as api:
+            await until_ready(api)
+            threads = len(os.listdir(tasks))
+            with frozen(slow_disk), anyio.fail_after(20):
+                answers = await gather(*(api.get("/ready") for _ in range(10)))
+                assert len(os.listdir(tasks)) <= threads + 1
+            for answer in answers:
+                assert (answer.status, "data directory" in answer.document["reasons"]) == (503, True)
+            await until_ready(api)

@@ -49,6 +49,16 @@ async def test_an_exception_is_reported_and_printed_as_plain_text(session: Clien
     assert "not available in a session" in asked.crash.error
 
 
+async def test_an_exception_whose_text_fails_is_reported_with_its_own_type(session: Client) -> None:
+    found = await session.run("class E(Exception):\n    def __str__(self):\n        1 / 0\n\nraise E")
+    assert found.crash is not None
+    assert (found.crash.error_type, found.crash.error) == ("E", "<exception str() failed>")
+    assert found.crash.error_line == 5
+    assert "raise E" in found.stderr
+    assert found.stderr.count("Traceback") == 1
+    assert found.summary == ("exit", 1, False)
+
+
 HOSTILE = {
     "close stdout": ("import sys; sys.stdout.close()", OK),
     "close descriptors": ("import os; os.close(1); os.close(2)", OK),

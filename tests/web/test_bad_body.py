@@ -146,6 +146,30 @@ async def test_a_stalled_upload_is_refused(narrow: Api, narrow_server: Server, r
     assert await remains(narrow_server, narrow) == before
 
 
+@pytest.mark.full
+async def test_an_upload_that_trickles_delays_other_callers_for_a_bounded_time(
+    narrow: Api, narrow_server: Server
+) -> None:
+    body = part("metadata", b"{}") + part("tar", script("#" * MEBIBYTE))[: MEBIBYTE // 2]
+    head = f"POST {ROUTES[0]} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MEBIBYTE}\r\n"
+    reader, writer = await _connect(narrow_server)
+    writer.write(f"{head}Content-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode() + body)
+
+    async def trickle() -> None:
+        while True:
+            writer.write(b"#" * 200)
+            await asyncio.sleep(1)
+
+    trickling = asyncio.create_task(trickle())
+    try:
+        async with asyncio.timeout(100):
+            await narrow.run("")
+            assert b"upload_too_slow" in await reader.readuntil(b"}")
+    finally:
+        trickling.cancel()
+        writer.close()
+
+
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("order", ["metadata first", "tar first"])
 @pytest.mark.parametrize("how", ["close", "reset"])

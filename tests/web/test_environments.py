@@ -206,6 +206,17 @@ async def test_a_command_that_fails_ends_the_run(image: str, api: Api) -> None:
     assert environments_of(image) == before
 
 
+@sampled(
+    "command", ["rm -rf $(python3 -c 'import os; print(os.__file__[:-5])')", "rm -f $(which -a python3)"]
+)
+async def test_commands_that_break_python_are_named_as_the_cause(image: str, api: Api, command: str) -> None:
+    before = environments_of(image)
+    result = await api.run("print('never')", pre_commands=[command])
+    assert (result["status"], result["error_type"]) == ("failed", "setup_failed"), result
+    assert result["error"].startswith("the pre_commands have left no working Python: starting it failed with")
+    assert environments_of(image) == before
+
+
 async def test_a_certificate_that_setups_do_not_trust_names_the_setting(api: Api) -> None:
     result = await api.run("", pre_commands=["echo 'error: invalid peer certificate: UnknownIssuer'; exit 2"])
     assert result["error"].endswith(

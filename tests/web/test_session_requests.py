@@ -81,3 +81,14 @@ async def test_a_compressed_body_is_rejected(shared: Session) -> None:
         headers = {"Content-Encoding": "gzip"}
         answer = await shared.api.request(method, f"{shared.path}/{path}", data=b"1", headers=headers)
         assert answer.status == 415
+
+
+@pytest.mark.full
+async def test_a_session_with_hardly_any_processor_names_it_as_the_cause(
+    api: Api, session_image: str
+) -> None:
+    body = {"docker_image": session_image, "config": {"memory_mb": 256, "cpus": 0.01}}
+    answer = await api.request("POST", "/api/v1/sessions", json=body)
+    assert (answer.status, answer.document["field"]) == (400, "config.cpus")
+    assert "did not start" in answer.document["error"]
+    assert "use at least 0.1" in answer.document["error"]

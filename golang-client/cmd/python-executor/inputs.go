@@ -65,8 +65,11 @@ func chooseInput(command *cobra.Command, arguments, files []string) (*input, err
 }
 
 // explainMissing returns the error message for an input that does not exist. It may be a mistyped command, or source
-// text.
+// text, unless the command is session new.
 func explainMissing(command *cobra.Command, name string) string {
+	if command.Name() == "new" {
+		return "no such file or directory"
+	}
 	const text = "no such file, directory or command"
 	if strings.ContainsAny(name, `(='" `) {
 		return text + "; eval runs source text"

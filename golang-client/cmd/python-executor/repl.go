@@ -18,9 +18,6 @@ import (
 
 var leaveWords = []string{"exit", "quit", "exit()", "quit()"}
 
-const cutOff = "unexpected indent after a blank line: a blank line ends a block, as in Python's interactive mode; " +
-	"remove the blank lines inside of blocks, or use the command run"
-
 func (a *app) repl() *cobra.Command {
 	var settings sessionFlags
 	var sessionID, outputDir string
@@ -128,7 +125,7 @@ func (r *repl) greet(end string) {
 // run runs statements until the end of the input and returns the exit code. On a terminal, it is 0, unless the session was
 // closed. Otherwise, the first statement that fails is the last one, and its exit code is returned.
 func (r *repl) run(ctx context.Context) (int, error) {
-	var typed statements
+	typed := statements{fromFile: !r.input.isTerminal}
 	for {
 		prompt := ">>> "
 		if !typed.isEmpty() {
@@ -160,12 +157,13 @@ func (r *repl) run(ctx context.Context) (int, error) {
 		case err != nil:
 			return 0, err
 		}
+		if block, ended := typed.takeBefore(line); ended {
+			if exitCode, err := r.runCell(ctx, block); err != nil || exitCode != 0 {
+				return exitCode, err
+			}
+		}
 		if typed.isEmpty() && slices.Contains(leaveWords, strings.TrimSpace(line)) {
 			return 0, nil
-		}
-		if !r.input.isTerminal && typed.isCutOff(line) {
-			r.console.error("%s", cutOff)
-			return exitUsage, nil
 		}
 		if code, complete := typed.add(line); complete {
 			exitCode, err := r.runCell(ctx, code)

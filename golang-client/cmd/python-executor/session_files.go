@@ -20,6 +20,9 @@ func (a *app) sessionFiles() *cobra.Command {
 			"Their paths are relative to /work, the working directory of the session.",
 		Args: arguments(1, "ID", "GLOB"),
 		RunE: func(command *cobra.Command, given []string) error {
+			if len(given) > 1 && given[1] == "" {
+				return usageErrorf(command, "GLOB: must not be empty")
+			}
 			found, err := a.findSession(command, given[0])
 			if err != nil {
 				return err

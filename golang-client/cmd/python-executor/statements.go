@@ -2,33 +2,44 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// statements collects the lines of the statement that is being typed. It decides as Python's interactive interpreter
-// does whether more lines are needed, without a parser: the server reports errors of syntax.
+// statements collects the lines of the statement that is being typed. It decides as Python does whether more lines are
+// needed, without a parser: the server reports errors of syntax.
+//
+// On a terminal, a blank line ends a block, as in Python. In a file, blank lines are allowed inside of blocks, so with
+// fromFile the next line that does not belong to the block ends it.
 type statements struct {
-	lines        []string
-	endedByBlank bool // a blank line has ended the last statement
+	fromFile bool
+	lines    []string
 }
+
+var clause = regexp.MustCompile(`^(?:else|elif|except|finally)\b`)
 
 func (s *statements) isEmpty() bool { return len(s.lines) == 0 }
 
-// isCutOff reports whether the line belongs to the statement that the blank line before it has ended.
-func (s *statements) isCutOff(line string) bool {
-	isIndented := strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t")
-	return s.isEmpty() && s.endedByBlank && isIndented && strings.TrimSpace(line) != ""
+// takeBefore returns the block of a file that ends because this line begins another statement.
+func (s *statements) takeBefore(line string) (string, bool) {
+	belongs := strings.TrimSpace(line) == "" || strings.ContainsAny(line[:1], " \t#") || clause.MatchString(line)
+	if s.isEmpty() || !s.fromFile || s.isCellMagic() || belongs {
+		return "", false
+	}
+	if strings.HasSuffix(s.lines[len(s.lines)-1], "\\") || !s.isComplete(append(slices.Clone(s.lines), "")) {
+		return "", false
+	}
+	return s.take(), true
 }
 
 // add adds a line. It returns the statement if it is complete.
 func (s *statements) add(line string) (string, bool) {
 	s.lines = append(s.lines, line)
-	source := strings.Join(s.lines, "\n")
+	mayGoOn := s.fromFile && !s.isCellMagic() && (strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#"))
 	switch {
-	case strings.TrimSpace(source) == "":
+	case strings.TrimSpace(strings.Join(s.lines, "\n")) == "":
 		s.lines = nil
-	case s.isComplete(source):
-		s.endedByBlank = strings.TrimSpace(line) == ""
+	case s.isComplete(s.lines) && !mayGoOn:
 		return s.take(), true
 	}
 	return "", false
@@ -43,22 +54,26 @@ func (s *statements) take() string {
 
 var blockStart = regexp.MustCompile(`^\s*(?:@|(?:if|while|for|try|with|def|class|async)\b)`)
 
-func (s *statements) isComplete(source string) bool {
-	first := strings.TrimLeft(s.lines[0], " \t")
-	lastIsBlank := strings.TrimSpace(s.lines[len(s.lines)-1]) == ""
-	if strings.HasPrefix(first, "%%") {
+func (s *statements) isCellMagic() bool {
+	return strings.HasPrefix(strings.TrimLeft(s.lines[0], " \t"), "%%")
+}
+
+func (s *statements) isComplete(lines []string) bool {
+	first := strings.TrimLeft(lines[0], " \t")
+	lastIsBlank := strings.TrimSpace(lines[len(lines)-1]) == ""
+	if s.isCellMagic() {
 		return lastIsBlank
 	}
 	if strings.HasPrefix(first, "%") || strings.HasPrefix(first, "!") || strings.HasPrefix(first, "?") {
 		return true
 	}
-	code, open := scan(source)
+	code, open := scan(strings.Join(lines, "\n"))
 	if open {
 		return false
 	}
 	code = strings.TrimRight(code, " \t\n")
 	isBlock := blockStart.MatchString(strings.TrimLeft(code, "\n")) || strings.HasSuffix(code, ":") ||
-		len(s.lines) > 1 && strings.Contains(code, ":\n")
+		len(lines) > 1 && strings.Contains(code, ":\n")
 	if !isBlock {
 		return true
 	}

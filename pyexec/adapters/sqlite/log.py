@@ -20,7 +20,7 @@ from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.sqlite.session_log import EmbeddedSessionLog
 from pyexec.adapters.sqlite.store import IndexEntry, SqliteStore, translate_errors
 from pyexec.adapters.sqlite.store_thread import StoreThread
-from pyexec.aio import Broadcast, registered
+from pyexec.aio import Broadcast, SingleFlight, registered
 from pyexec.codec import decode_event
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import Status
@@ -78,6 +78,8 @@ class EmbeddedLog:
         self._webhooks = webhooks
         self._webhooks_version = 0
         self._webhooks_changed = Broadcast()
+        read = partial(SqliteStore.list_ids, status=None, before=None, limit=1)
+        self._reading = SingleFlight(partial(thread.start, read))
         self.sessions = EmbeddedSessionLog(thread, replica)
 
     @classmethod
@@ -198,7 +200,8 @@ class EmbeddedLog:
         await self._thread.run(lambda store: store.remove_webhook(execution_id), record)
 
     async def check(self) -> None:
-        await self._thread.run(lambda store: store.list_ids(status=None, before=None, limit=1))
+        """Wait for one read. If the disk hangs, a cancelled caller stops waiting, and no other read starts."""
+        await self._reading.wait()
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild in batches, so that other calls need not wait long."""

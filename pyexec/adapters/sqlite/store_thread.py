@@ -39,13 +39,20 @@ class StoreThread:
         Before this returns, call `then` with the result in the event loop, even if asyncio cancels the caller. Calls
         of `then` have the order of the calls of `work`."""
         await anyio.lowlevel.checkpoint_if_cancelled()
+        returned = self.start(work, then)
+        with anyio.CancelScope(shield=True):
+            result: T = await returned
+        return result
+
+    def start(
+        self, work: Callable[[SqliteStore], T], then: Callable[[T], object] | None = None
+    ) -> asyncio.Future[T]:
+        """Call `work` in the thread, and then `then` as `run` does. Return the future result."""
         if self._closed:
             raise Unavailable("the event log is closed")
         call = _Call(work, then, self._loop.create_future())
         self._calls.put(call)
-        with anyio.CancelScope(shield=True):
-            result: T = await call.returned
-        return result
+        return call.returned
 
     async def close(self) -> None:
         """Close the store after the calls before, and end the thread."""

@@ -90,6 +90,14 @@ class Shell(InteractiveShell):
         text = ESCAPES.sub("", self.InteractiveTB.stb2text(stb))
         sys.stderr.write(text + "\n")
 
+    def _format_exception_for_storage(self, exception, *args, **options):
+        """Format an exception for the magic %notebook, as newer versions of IPython do after a cell."""
+        try:
+            return super()._format_exception_for_storage(exception, *args, **options)
+        except Exception:  # its __str__ fails; otherwise, this failure would replace the exception
+            text = load("exceptions").message_of(exception)
+            return {"ename": type(exception).__name__, "evalue": text, "traceback": []}
+
     is_leaving = False
     """True after `exit()` or `quit()`: as in Jupyter, they end the interpreter. `sys.exit()` ends only the cell."""
 

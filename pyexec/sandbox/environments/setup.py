@@ -45,6 +45,8 @@ CLEAN_UP_SECONDS = 60.0
 ENGINE_SECONDS = 600.0
 """Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
 OLDEST_PYTHON = (3, 8)
+_PYTHON_CHECK = "import ctypes, fcntl, json, marshal, resource, select, socket, tarfile, zipfile"
+"""Modules of the standard library that the supervisor needs."""
 _KILLED_EXIT = 137
 _UV, _REQUIREMENTS, _CA, _APT = (
     f"{TOOLS}/{name}" for name in ("uv", "requirements.txt", "ca.pem", "apt.conf")
@@ -157,7 +159,8 @@ class Setup:
             tail.add(data)
             on_output(data)
 
-        on_output(f"$ {step.shown}\n".encode())
+        if step.shown:
+            on_output(f"$ {step.shown}\n".encode())
         try:
             code = await container.execute(step.command, step.environment, receive)
         except EngineError as error:
@@ -181,6 +184,14 @@ class Setup:
                 name=f"pre_commands[{index}]",
                 shown=command,
                 command=("sh", "-c", command),
+                environment=variables,
+            )
+        if recipe.pre_commands:
+            yield _Step(
+                field="pre_commands",
+                name="the pre_commands have left no working Python: starting it",
+                shown="",
+                command=("python3", "-I", "-S", "-c", _PYTHON_CHECK),
                 environment=variables,
             )
         requirements = parse_requirements(recipe.requirements_txt or "")
@@ -248,7 +259,7 @@ class Setup:
 @frozen(kw_only=True)
 class _Step:
     """A command of a setup: the field of the request that asks for it, its name in errors, the text shown in the
-    output, and the command itself."""
+    output (empty: none), and the command itself."""
 
     field: str
     name: str

@@ -40,9 +40,12 @@ from pyexec.services.sessions.owned_log import OwnedLog
 from pyexec.services.sessions.owned_session import OwnedSession
 from pyexec.services.setup_lane import SetupLane, setup_key
 from pyexec.services.slots import Slots
+from pyexec.services.upload_rate import reject_slow
 from pyexec.services.uploads import archive_error
 
 INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
+SESSION_CPUS = 0.1
+"""With fewer processors, IPython may not start in time. It takes about 1 s of processor time (2026-11-28)."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +99,13 @@ class Opening:
             try:
                 await sandbox.open(session_plan(spec), session.generation)
             except SandboxRefused as error:
+                _check_cpus(spec.limits, error)
                 text = f"the interpreter of the session cannot start: {error}"
                 if error.code == "no_interpreter" and not self.setup_allowed:
                     text = session_image_error(spec.docker_image, INSTALLATION_DISABLED)
                 raise InvalidRequest(text, field="docker_image") from error
             except (SandboxBroken, EngineError) as error:
+                _check_cpus(spec.limits, error)
                 raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
             undo.callback(self.pending.discard, session.id)
             self.pending.add(session.id)
@@ -200,7 +205,7 @@ class Opening:
             if archive is not None:
                 limits = ArchiveLimits(bytes_max=spec.limits.disk_mb * MEBIBYTE, members_max=self.members_max)
                 check = ArchiveCheck(limits, None)
-                async for chunk in archive:
+                async for chunk in reject_slow(archive):
                     check.feed(chunk)
                     await sandbox.send_archive(chunk)
                 check.check_complete()
@@ -230,6 +235,16 @@ def session_plan(spec: SessionSpec) -> SessionPlan:
         memory_bytes=spec.limits.memory_mb * MEBIBYTE,
         disk_bytes=spec.limits.disk_mb * MEBIBYTE,
     )
+
+
+def _check_cpus(limits: Limits, error: ExecutorError) -> None:
+    """Raise `InvalidRequest` if the cause of the error may be that the session has so few processors."""
+    if limits.cpus is not None and limits.cpus < SESSION_CPUS:
+        raise InvalidRequest(
+            f"the interpreter of the session did not start: {error}; config.cpus {limits.cpus:g} may be too little for "
+            f"it: use at least {SESSION_CPUS:g}",
+            field="config.cpus",
+        ) from error
 
 
 async def _remove(sandbox: SessionSandbox) -> None:

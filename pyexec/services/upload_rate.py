@@ -1,0 +1,30 @@
+"""The minimum speed of an upload that holds a slot, or the place of a session, while it arrives."""
+
+from collections.abc import AsyncIterator
+
+import anyio
+
+from pyexec.errors import InvalidRequest
+
+GRACE_SECONDS = 60.0
+BYTES_PER_SECOND_MIN = 64 * 1024
+
+
+async def reject_slow(chunks: AsyncIterator[bytes], advice: str = "") -> AsyncIterator[bytes]:
+    """Yield the chunks. Raise `InvalidRequest` if they take over `GRACE_SECONDS` longer than at the minimum speed.
+
+    Without a limit, a caller who sends a few bytes a minute could hold a slot forever. Only the time that this waits
+    for the caller counts. `advice` completes the error message."""
+    received, waited = 0, 0.0
+    asked = anyio.current_time()
+    async for chunk in chunks:
+        received += len(chunk)
+        waited += anyio.current_time() - asked
+        if waited > GRACE_SECONDS + received / BYTES_PER_SECOND_MIN:
+            raise InvalidRequest(
+                f"the upload is too slow: {received} bytes in {waited:.0f} s; after the first {GRACE_SECONDS:g} s, "
+                f"{BYTES_PER_SECOND_MIN // 1024} KiB/s must arrive on average{advice}",
+                code="upload_too_slow",
+            )
+        yield chunk
+        asked = anyio.current_time()
