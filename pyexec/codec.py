@@ -186,8 +186,9 @@ _strict_int = _strict((int,), "a whole number")
 
 def _structure_int(value: object, kind: object) -> object:
     """Accept 64.0 as a whole number, too: JSON has only one type of number."""
-    is_whole = isinstance(value, float) and value.is_integer()
-    return _strict_int(int(value) if is_whole else value, kind)  # type: ignore[call-overload]
+    if isinstance(value, float) and not value.is_integer():
+        raise _Mismatch(f"must be a whole number, not {value}")
+    return _strict_int(int(value) if isinstance(value, float) else value, kind)
 
 
 def _check_encodable(text: str) -> None:

@@ -69,6 +69,7 @@ class _Repl:
         self._displays = 0
         self._is_closed = False
         self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._is_first_line = True
         self._opening = Opening(console)
         self._on_ctrl_c: Callable[[], None] | None = None  # set while a cell runs
 
@@ -164,6 +165,9 @@ class _Repl:
         line: str = await to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
         if not line:
             raise EOFError
+        if self._is_first_line:
+            self._is_first_line = False
+            line = line.removeprefix("\ufeff")  # a byte order mark is no part of the first statement
         return line.rstrip("\n")
 
     async def _run_cell(self, code: str) -> int:

@@ -8,6 +8,7 @@ from itertools import count
 from attrs import evolve
 from hypothesis import strategies as st
 
+from pyexec.domain.crash import TracebackEntry, TracebackFrame
 from pyexec.domain.events import (
     Adopted,
     Claimed,
@@ -36,7 +37,6 @@ from pyexec.domain.session_events import (
     SessionPlaced,
 )
 from pyexec.domain.spec import Limits, SessionSpec, Spec
-from pyexec.domain.traceback import TracebackEntry, TracebackFrame
 
 LIMITS = Limits(timeout_seconds=300, network_disabled=True, memory_mb=1024, disk_mb=2048, cpu_shares=1024)
 SPEC = Spec(docker_image="python:3.12-slim", limits=LIMITS)

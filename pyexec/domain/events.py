@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from attrs import frozen
 
+from pyexec.domain.crash import TracebackEntry
 from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Spec
-from pyexec.domain.traceback import TracebackEntry
 
 
 class FailureType(StrEnum):

@@ -3,7 +3,7 @@
 import re
 import sys
 
-from pyexec.domain.traceback import Crash
+from pyexec.domain.crash import Crash
 
 MODULE_HINT = (
     "(the sandbox has no module {}; {} to the requirements: requirements_txt, --requirements FILE, "

@@ -5,11 +5,11 @@ from datetime import datetime
 
 from attrs import evolve, frozen
 
+from pyexec.domain.crash import Crash
 from pyexec.domain.events import Failed, FailureType, Finished, Killed, Output, Terminal, Usage
 from pyexec.domain.missing_module import missing_module_hint
 from pyexec.domain.output_files import OutputFiles
 from pyexec.domain.spec import Spec
-from pyexec.domain.traceback import Crash
 
 TIMEOUT_EXIT, KILLED_EXIT = 124, 137
 ERROR_CHARACTERS = 1000

@@ -58,7 +58,10 @@ def _without_comment(line: str) -> str:
 
 def next_option(words: list[str], invalid: Callable[[str], InvalidRequest]) -> tuple[str, str]:
     """Remove the next option and its value from `words`. Options without a value have the value ''."""
-    name, equals, value = words.pop(0).partition("=")
+    word = words.pop(0)
+    if not word.startswith("-"):
+        raise invalid(f"{quote(word)} follows an option; write a package on a line of its own")
+    name, equals, value = word.partition("=")
     if not name.startswith("--") and len(name) > 2:  # as in -ihttps://example.org
         name, value, equals = name[:2], f"{name[2:]}{equals}{value}", "="
     if name in _REJECTED:

@@ -6,12 +6,12 @@ from datetime import datetime
 
 from attrs import evolve, frozen
 
+from pyexec.domain.crash import TracebackEntry
 from pyexec.domain.displays import Display, decode_display
 from pyexec.domain.events import Failed, Finished, Terminal, Usage
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkipReason, missing_files
 from pyexec.domain.output_log import OutputLog, Stream
-from pyexec.domain.traceback import TracebackEntry
 
 SUMMARY_CHARACTERS = 200
 """Maximum length of `entrypoint`, `error` and `result` in a summary; a longer one ends with an ellipsis."""

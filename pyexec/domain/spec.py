@@ -276,7 +276,12 @@ def _check_entrypoint(entrypoint: str) -> None:
             field="entrypoint",
         )
     normal = posixpath.normpath(entrypoint)
-    if normal.startswith(("/", "../")) or normal == "..":
+    if normal.startswith("/"):
+        raise InvalidRequest(
+            f"entrypoint {quote(entrypoint)} is an absolute path; use a path relative to the root of the archive",
+            field="entrypoint",
+        )
+    if normal.startswith("../") or normal == "..":
         raise InvalidRequest(
             f"entrypoint {quote(entrypoint)} is outside the archive; use a path relative to its root",
             field="entrypoint",

@@ -6,20 +6,17 @@ traceback of the main thread begins with the module frame of the script, so the 
 
 import re
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
+from pyexec.domain.crash import MESSAGE_CHARACTERS, NAME_CHARACTERS, Crash, cut_message
 from pyexec.domain.stderr_lines import LINE_BYTES, StderrLines, one_line
-
-NAME_CHARACTERS = 200
-"""Maximum length of an exception's name. A program chooses the name, and indexes and lists show it."""
-MESSAGE_CHARACTERS = 4000
-"""Maximum length of an exception's message; a longer one ends with an ellipsis."""
 
 _EVENT = re.compile(
     rb"""
     ^(?:
         (?P<heading>Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
       | (?P<group>[ ][ ]\+[ ]Exception[ ]Group[ ]Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
+      | (?P<bare>[ ][ ]\|[ ](?P<bare_name>[^\s:]+):[ ](?P<bare_message>[^\n]*\([0-9]+[ ]sub-exceptions?\)))
       | (?P<members>[ ][ ]\+-\+-+[ ]1[ ]-+)
       | (?P<syntax>[ ][ ]File[ ]"[^\n]+",[ ]line[ ][0-9]{1,9})
       | (?P<other>
@@ -57,61 +54,6 @@ _EXCEPTION = re.compile(
 
 _ANY_EXCEPTION = re.compile(r"(?P<name>[^:\n]+)(?:: ?(?P<message>.*))?", re.DOTALL)
 """A class may have any name: `type("A-B", (Exception,), {})`."""
-
-_NO_NETWORK = re.compile(
-    r"\[Errno (?:101|-3)\]|Network is unreachable|Network unreachable|Temporary failure in name resolution"
-)
-"""Messages of the C library without a route (ENETUNREACH, EAI_AGAIN), which other libraries include in theirs."""
-_END_OF_INPUT = "EOF when reading a line"
-_DISK_FULL = re.compile(r"\[Errno 28\]|No space left on device")
-
-
-@frozen(kw_only=True)
-class TracebackFrame:
-    """A line of code that an exception passed. The place of a syntax error has no function."""
-
-    file: str
-    line: int
-    function: str | None = None
-    code: str | None = None
-
-
-@frozen(kw_only=True)
-class TracebackEntry:
-    """An exception with its frames, outermost first. `relation` says how it came from the entry before: that one is its
-    `cause`, or it was raised in the `context` of its handling. `frames_omitted` counts frames in the middle."""
-
-    type: str
-    message: str
-    relation: str | None = None
-    frames: tuple[TracebackFrame, ...] = ()
-    frames_omitted: int | None = None
-
-
-@frozen(kw_only=True)
-class Crash:
-    """The exception that ended a program: its class name without the module, its message, and the line of the innermost
-    frame in the user's own files. `traceback` is None if all this is read from stderr."""
-
-    error_type: str
-    error: str
-    error_line: int | None
-    traceback: tuple[TracebackEntry, ...] | None = None
-
-    @property
-    def is_network_error(self) -> bool:
-        """True if the message says that there is no network."""
-        return _NO_NETWORK.search(self.error) is not None
-
-    @property
-    def is_end_of_input(self) -> bool:
-        """True if the program has called `input()` at the end of its standard input."""
-        return self.error_type == "EOFError" and self.error.startswith(_END_OF_INPUT)
-
-    @property
-    def is_disk_full(self) -> bool:
-        """True if the message says that a file system is full."""
-        return _DISK_FULL.search(self.error) is not None
 
 
 @define(kw_only=True)
@@ -207,6 +149,9 @@ class TracebackParser:
         elif kind == "source":
             self._add_text(lines[at:end])
             self._printed = _undecodable(event["source"])
+        elif kind == "bare":
+            self._add_text(lines[at:end])
+            self._add_bare_group(event["bare_name"], event["bare_message"])
         elif kind in ("other", "warning", "original"):
             self._add_text(lines[at : event.start()])
             self._end_messages()
@@ -254,6 +199,18 @@ class TracebackParser:
             opened.message += "\n"
         return end
 
+    def _add_bare_group(self, name: bytes, message: bytes) -> None:
+        """Take an exception group without frames, which has no heading: `except*` raises such groups."""
+        group = _Traceback(
+            is_group=True,
+            is_elsewhere=self._is_elsewhere,
+            name=name.decode("utf-8", "replace").rsplit(".", 1)[-1][:NAME_CHARACTERS],
+            message=message[: 4 * MESSAGE_CHARACTERS].decode("utf-8", "replace").strip() + "\n",
+        )
+        self._last, self._is_elsewhere = group, False
+        if not group.is_elsewhere:
+            self._printed = group
+
     def _add_frames(self, opened: _Traceback, lines: bytes) -> None:
         script = one_line(self.script)
         for frame in _FRAME.finditer(lines):
@@ -284,11 +241,6 @@ def _undecodable(line: bytes) -> _Traceback:
     number = re.search(r" on line ([0-9]{1,9}), but no encoding", message)
     own_line = None if number is None else int(number[1])
     return _Traceback(name=name, message=f"{message[:MESSAGE_CHARACTERS]}\n", own_line=own_line)
-
-
-def cut_message(text: str) -> str:
-    """Shorten a message to the maximum length."""
-    return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"
 
 
 def parse_traceback(stderr: str, root: str = "/work/", script: str = "main.py") -> Crash | None:

@@ -33,7 +33,7 @@ from pyexec.mcp import descriptions
 from pyexec.mcp.executor import Executor, ToolError
 from pyexec.mcp.progress import Progress
 from pyexec.mcp.resources import TEMPLATES, UnknownResource, list_resources, read_resource
-from pyexec.mcp.schemas import ApiSchemas, Schema, check_arguments, with_whole_numbers
+from pyexec.mcp.schemas import ApiSchemas, Schema, check_arguments, with_whole_numbers, without_nulls
 from pyexec.mcp.tool_entry import Call, ToolEntry
 from pyexec.mcp.tools import create_tools
 
@@ -98,6 +98,7 @@ class _Handlers:
 
     async def _call(self, entry: ToolEntry, context: McpContext, arguments: dict[str, Any]) -> CallToolResult:
         schema = entry.tool.input_schema
+        arguments = without_nulls(arguments, schema)
         if (mistake := await check_arguments(arguments, schema)) is not None:
             return _rejected(mistake)
         async with Progress(context).sending() as on_progress:

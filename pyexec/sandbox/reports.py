@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from attrs import define, evolve, field
 
+from pyexec.domain.crash import NAME_CHARACTERS, Crash, TracebackEntry, TracebackFrame, cut_message
 from pyexec.domain.displays import (
     DISPLAYS_MAX,
     MIME_TYPES_MAX,
@@ -20,7 +21,6 @@ from pyexec.domain.displays import (
     must_be_text,
     text_value,
 )
-from pyexec.domain.traceback import NAME_CHARACTERS, Crash, TracebackEntry, TracebackFrame, cut_message
 from pyexec.errors import SandboxBroken
 from pyexec.guest.reports import channel
 from pyexec.guest.wire import REPORT_BYTES_EXTRA

@@ -9,12 +9,12 @@ import anyio
 from attrs import define, evolve, field, frozen
 
 from pyexec.aio import FailureLog
+from pyexec.domain.crash import Crash
 from pyexec.domain.events import Failed, FailureType, Output, Released, Terminal
 from pyexec.domain.execution import is_legal
 from pyexec.domain.outcome import RunOutcome, shortened, terminal_event
 from pyexec.domain.output_files import OutputFiles, missing_files
 from pyexec.domain.output_log import Stream
-from pyexec.domain.traceback import Crash
 from pyexec.errors import (
     Conflict,
     CorruptLog,

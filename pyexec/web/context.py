@@ -124,8 +124,9 @@ def read_tenant(request: web.Request) -> str:
 
 
 def read_token(request: web.Request) -> str | None:
-    """Return the bearer token of the request, if it has one."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    """Return the bearer token of the request, if it has one. Two `Authorization` headers are none: either may count."""
+    values = request.headers.getall("Authorization", [])
+    scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 

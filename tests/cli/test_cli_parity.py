@@ -112,6 +112,7 @@ WITHOUT_A_SERVER = [
     ("project --network=yes", ""),
     ("session upload ses_1", ""),
     ("session upload ses_1 -", ""),
+    ("session upload ses_1 - sub/", ""),
     ("session download ses_1", ""),
     ("session files ses_1 a b", ""),
     ("session interrupt ../x", ""),

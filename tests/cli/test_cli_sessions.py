@@ -131,9 +131,13 @@ def test_a_block_of_a_pipe_before_exit_runs(cli: Program, fake: tuple[str, FakeS
     assert (ended.returncode, ended.stdout) == (0, b"in\n")
 
 
-def test_lines_of_a_pipe_may_end_as_on_windows(cli: Program, fake: tuple[str, FakeSessions]) -> None:
+def test_a_piped_file_may_have_the_lines_and_the_mark_of_windows(
+    cli: Program, fake: tuple[str, FakeSessions]
+) -> None:
     before = len(fake[1].requests)
-    ended = cli.run("repl", "-q", stdin=b"match 1:\r\n  case 1:\r\n    x = 2\r\n\r\nx + \\\r\n1\r\n")
+    ended = cli.run(
+        "repl", "-q", stdin=b"\xef\xbb\xbfmatch 1:\r\n  case 1:\r\n    x = 2\r\n\r\nx + \\\r\n1\r\n"
+    )
     codes = [request["code"].rstrip("\n") for request in fake[1].requests[before:] if "code" in request]
     assert codes == ["match 1:\n  case 1:\n    x = 2", "x + \\\n1"]
     assert (ended.returncode, ended.stdout) == (0, b"3\n")

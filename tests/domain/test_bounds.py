@@ -168,6 +168,7 @@ WORST: dict[str, tuple[Parse, int, Callable[[int], str]]] = {
         lambda n: fill("Traceback (most recent call last):\n", n),
     ),
     "traceback, groups": (parse_traceback, 64 * 1024, lambda n: "  +-" + "-" * n),
+    "traceback, bare groups": (parse_traceback, 64 * 1024, lambda n: "  | E: " + fill("(1", n)),
     "PAX, short records": (extended("4 =\n"), EXTENDED_HEADER_MAX, lambda n: "x" * n),
     "PAX, paths": (extended("9 path=a\n"), EXTENDED_HEADER_MAX, lambda n: "x" * n),
     "PAX, digits": (extended("1"), EXTENDED_HEADER_MAX, lambda n: "x" * n),

@@ -3,10 +3,10 @@
 import pytest
 from attrs import evolve
 
+from pyexec.domain.crash import Crash
 from pyexec.domain.events import Output, Terminal
 from pyexec.domain.outcome import DISK_HINT, STDIN_HINT, RunOutcome, terminal_event
 from pyexec.domain.output_log import Stream
-from pyexec.domain.traceback import Crash
 from pyexec.services.active_runs import Run
 from tests.events import LIMITS, SPEC, START, claimed, running, submitted
 

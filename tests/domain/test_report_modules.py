@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from pyexec.domain.crash import Crash
 from pyexec.domain.displays import Display, decode_display
-from pyexec.domain.traceback import Crash
 from pyexec.guest.interpreter import EVALUATE
 from pyexec.guest.reports import channel
 from pyexec.guest.supervisor import report_code

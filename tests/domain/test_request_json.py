@@ -71,7 +71,7 @@ def test_a_valid_request_is_parsed_unchanged(document: dict[str, object]) -> Non
         ({"timeout": 1}, "timeout", "unknown field 'timeout'; did you mean 'config.timeout_seconds'?"),
         ({"config": {"memory": 1}}, "config.memory", "did you mean 'memory_mb'?"),
         ({"config": {"memory_mb": "1"}}, "config.memory_mb", "config.memory_mb must be a whole number"),
-        ({"config": {"memory_mb": 1.5}}, "config.memory_mb", "must be a whole number, not a number"),
+        ({"config": {"memory_mb": 1.5}}, "config.memory_mb", "must be a whole number, not 1.5"),
         ({"config": {"memory_mb": True}}, "config.memory_mb", "not a boolean"),
         ({"config": {"network_disabled": 1}}, "config.network_disabled", "must be true or false"),
         ({"config": {"timeout_seconds": "5"}}, "config.timeout_seconds", "must be a number, not a string"),

@@ -185,6 +185,7 @@ def test_requirements_are_translated_for_the_installer(
         ("--require-hashes\nsix==1", 2, "because of --require-hashes"),
         ("six==1\n--require-hashes", 1, "because of --require-hashes"),
         ("--prefer-binary\nsix", 1, "use --only-binary"),
+        ("--no-index six==1", 1, "'six==1' follows an option"),
     ],
 )
 def test_requirements_that_pip_refuses_are_refused_with_their_line(text: str, line: int, said: str) -> None:

@@ -102,6 +102,10 @@ def test_an_invalid_entrypoint_is_refused(entrypoint: str) -> None:
     assert refused(Metadata(entrypoint=entrypoint)).field == "entrypoint"
 
 
+def test_an_absolute_entrypoint_below_work_is_not_called_outside() -> None:
+    assert "is an absolute path" in str(refused(Metadata(entrypoint="/work/main.py")))
+
+
 @pytest.mark.parametrize("pair", ["", "A", "=1", "A=\0", "A\0=1"])
 def test_an_invalid_environment_variable_is_refused(pair: str) -> None:
     assert refused(Metadata(env_vars=("GOOD=1", pair))).field == "env_vars[1]"

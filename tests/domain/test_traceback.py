@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pyexec.domain.traceback import Crash, parse_traceback
+from pyexec.domain.crash import Crash
+from pyexec.domain.traceback import parse_traceback
 
 
 @pytest.fixture
@@ -92,6 +93,19 @@ def test_an_exception_group_without_frames_in_its_members(crash) -> None:
     found = crash("raise BaseExceptionGroup('a\\nb', [KeyboardInterrupt(), ValueError(1)])")
     assert found.error_type == "BaseExceptionGroup"
     assert found.error == "a\nb (2 sub-exceptions)"
+
+
+def test_a_group_without_frames_has_no_heading(crash) -> None:
+    """A group that `except*` raises at the top of a script."""
+    source = """
+try:
+    raise ExceptionGroup("g", [ValueError("a"), KeyError("b")])
+except* KeyError:
+    raise TypeError("c")
+"""
+    assert crash(source) == Crash(error_type="ExceptionGroup", error="(2 sub-exceptions)", error_line=None)
+    thread = f"import threading\nthreading.Thread(target=exec, args=({source!r},)).start()\n"
+    assert crash(thread) is None
 
 
 def test_a_group_after_another_exception_and_the_other_way_round(crash) -> None:

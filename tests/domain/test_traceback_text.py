@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.domain.traceback import Crash, TracebackParser, parse_traceback
+from pyexec.domain.crash import Crash
+from pyexec.domain.traceback import TracebackParser, parse_traceback
 from tests.support.cases import sampled
 
 FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'

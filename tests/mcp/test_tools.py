@@ -207,6 +207,17 @@ async def test_a_whole_number_may_be_a_float(connect: Connect) -> None:
         assert len(listed["executions"]) <= 1
 
 
+async def test_null_for_an_argument_means_left_out(connect: Connect) -> None:
+    """Frameworks with strict schemas send every argument."""
+    unused = {"files": None, "stdin": None, "timeout_seconds": None, "session_id": None, "network": None}
+    async with connect() as client:
+        result = await client.call_tool("run_python", {"code": "6 * 7", **unused})
+        assert not result.is_error
+        assert "result: 42" in text_of(result)
+        missing = await client.call_tool("run_python", {"code": None, "zzz": None})
+        assert "unknown argument 'zzz'" in text_of(missing)
+
+
 async def test_an_unexpected_error_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def page(*_: object) -> None:
         raise ValueError("a secret")

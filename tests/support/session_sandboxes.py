@@ -10,9 +10,9 @@ from attrs import define, field
 
 from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
+from pyexec.domain.crash import Crash
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE
-from pyexec.domain.traceback import Crash
 from pyexec.ports import ContainerSpec
 from pyexec.sandbox.guest_source import session_command
 from pyexec.sandbox.protocol import OutputChunk, ReportChunk

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 import pytest
+from multidict import CIMultiDict
 
 from tests.support.api import Api, api_of, form
 from tests.support.archives import script, tar_of
@@ -252,6 +253,9 @@ async def test_tokens_guard_everything_but_the_health_checks(guarded: Server) ->
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
         answer = await api.sync(script(""), headers={"Authorization": "Bearer wrong"})
         assert answer.status == 401
+        twice = CIMultiDict([("Authorization", "Bearer first"), ("Authorization", "Bearer wrong")])
+        async with api.session.get("/api/v1/executions", headers=twice) as response:
+            assert response.status == 401
         for token in ("Bearer first", "bearer second-ü"):
             answer = await api.sync(script("print('in')"), headers={"Authorization": token})
             assert (answer.status, answer.document["stdout"]) == (200, "in\n")

@@ -60,6 +60,16 @@ async def test_an_exception_is_reported_with_its_type_and_line(
     assert "result" not in result
 
 
+@pytest.mark.parametrize("capture_displays", [False, True])
+async def test_a_group_that_except_star_raises_is_reported(api: Api, capture_displays: bool) -> None:
+    """Such a group has no frame of its own, and the interpreter prints it without a heading."""
+    code = "try:\n    raise ExceptionGroup('g', [OSError(1), KeyError(2)])\nexcept* KeyError:\n    raise ValueError"
+    result = (await api.eval({"code": code, "capture_displays": capture_displays})).document
+    assert (result["exit_code"], result["error_type"]) == (1, "ExceptionGroup")
+    assert result["error"].strip() == "(2 sub-exceptions)"
+    assert "error_line" not in result
+
+
 @pytest.mark.parametrize("eval_last_expr", [False, True])
 @pytest.mark.parametrize(
     ("entrypoint", "kind", "line"),

@@ -35,6 +35,25 @@ async def test_files_are_written_read_listed_and_deleted(shared: Session) -> Non
     assert (await shared.api.request("DELETE", f"{shared.path}/files/in/empty")).status == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "value"),
+    [
+        ("PUT", "Content-Range", "bytes 2-3/4"),
+        ("PUT", "If-None-Match", "*"),
+        ("PUT", "Content-Type", "multipart/form-data; boundary=x"),
+        ("DELETE", "If-Match", '"1"'),
+    ],
+)
+async def test_a_header_that_would_be_ignored_keeps_the_file(
+    shared: Session, method: str, name: str, value: str
+) -> None:
+    assert (await shared.put("kept", b"kept")).status == 204
+    url = f"{shared.path}/files/kept"
+    answer = await shared.api.request(method, url, data=b"xx", headers={name: value})
+    assert (answer.status, answer.document["field"]) == (400, name)
+    assert await shared.read("kept") == (200, b"kept")
+
+
 async def test_files_are_written_from_a_stream_and_while_a_cell_runs(shared: Session) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(24):

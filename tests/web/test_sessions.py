@@ -41,6 +41,10 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(shared: Sessi
     assert (await shared.result("kept"))["result"] == "1"
 
 
+async def test_a_byte_order_mark_is_no_part_of_the_code(shared: Session) -> None:
+    assert (await shared.result("\ufeff6 * 7"))["result"] == "42"
+
+
 async def test_input_shows_only_the_frames_of_the_caller(shared: Session) -> None:
     result = await shared.result("def f():\n    input('name? ')\nf()")
     assert (result["error_type"], result["error_line"]) == ("EOFError", 2)

@@ -22,6 +22,7 @@ type lineReader struct {
 	isTerminal bool
 	initial    *term.State
 	plain      *bufio.Reader
+	hasBegun   bool // the first line has been read from plain
 	editor     *term.Terminal
 	keys       *keys
 	history    *history
@@ -51,6 +52,10 @@ func (r *lineReader) read(prompt string) (string, error) {
 		line, err := r.plain.ReadString('\n')
 		if err == io.EOF && line != "" {
 			err = nil
+		}
+		if !r.hasBegun {
+			r.hasBegun = true
+			line = strings.TrimPrefix(line, "\ufeff") // a byte order mark is no part of the first statement
 		}
 		if line, ended := strings.CutSuffix(line, "\n"); ended {
 			return strings.TrimSuffix(line, "\r"), err // as Python reads text

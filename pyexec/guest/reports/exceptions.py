@@ -3,6 +3,7 @@
 This module imports only modules that the interpreter has already loaded: any other import could load a file of the
 caller with the same name."""
 
+import builtins
 import os
 import sys
 
@@ -32,6 +33,9 @@ FILE_BYTES_MAX = 1024 * 1024
 """The lines of a larger file are not read."""
 SUGGESTING = (NameError, AttributeError, ImportError)
 """The interpreter adds a suggestion to messages of these exceptions."""
+
+GROUP = getattr(builtins, "BaseExceptionGroup", KeyboardInterrupt)
+"""The class of exception groups, from Python 3.11 on."""
 
 
 def report(error, is_certain=False):
@@ -67,11 +71,13 @@ def encode_exception(link, error, frames, lines):
 
 def ended_main_thread(error):
     """Return True if the exception has passed through the script, if the script is no valid Python, or if it was
-    interrupted before its first line."""
+    interrupted before its first line.
+
+    An exception group without a traceback counts: `except*` raises such groups."""
     script = vars(sys.modules.get("__main__", sys))
     trace = error.__traceback__
     if trace is None:
-        return isinstance(error, (SyntaxError, KeyboardInterrupt))
+        return isinstance(error, (SyntaxError, KeyboardInterrupt, GROUP))
     while trace:
         if trace.tb_frame.f_globals is script:
             return True

@@ -114,7 +114,7 @@ def serve(shell, streams, secret):
         code = b""
         while len(code) < header["size"]:
             code += receive(CODE)
-        run_cell(shell, streams, secret, header, code.decode("utf-8", "surrogatepass"))
+        run_cell(shell, streams, secret, header, code.decode("utf-8-sig", "surrogatepass"))
 
 
 def run_cell(shell, streams, secret, header, code):

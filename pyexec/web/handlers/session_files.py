@@ -24,6 +24,7 @@ from pyexec.web.streaming import send_download, send_stream
 
 BINARY = "application/octet-stream"
 _DOWNLOAD_HEADERS = {"200": {"Content-Disposition": "Suggested file name."}}
+_CONDITIONS = ("If-Match", "If-None-Match", "If-Unmodified-Since")
 _UNKNOWN_FILE = {404: "The session is unknown, or has no such file.", 410: CLOSED}
 
 
@@ -94,6 +95,12 @@ async def write_session_file(request: web.Request) -> web.StreamResponse:
     """Create or replace a file below /work, and the directories in its path. The body is the contents of the file."""
     reject_query(request)
     reject_content_encoding(request)
+    _reject_headers(request, "Content-Range", *_CONDITIONS)
+    if request.content_type.startswith("multipart/"):
+        raise InvalidRequest(
+            "the body must be the contents of the file, not a form; for example curl -T FILE",
+            field="Content-Type",
+        )
     path, session_id, caller = _read_path(request), read_session_id(request), read_caller(request)
     sessions = get_context(request).sessions
     await sessions.locate(session_id, caller)
@@ -113,9 +120,17 @@ async def write_session_file(request: web.Request) -> web.StreamResponse:
 async def delete_session_file(request: web.Request) -> web.StreamResponse:
     """Delete a file below /work."""
     reject_query(request)
+    _reject_headers(request, *_CONDITIONS)
     path = _read_path(request)
     await get_context(request).sessions.delete_file(read_session_id(request), path, read_caller(request))
     return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+def _reject_headers(request: web.Request, *names: str) -> None:
+    """Reject headers that limit a change. Ignoring them would destroy what the client meant to keep."""
+    for name in names:
+        if name in request.headers:
+            raise InvalidRequest(f"{name} is not supported here; remove the header", field=name)
 
 
 def _read_path(request: web.Request) -> str:

@@ -258,7 +258,11 @@ def _check_names(files: Sequence[SourceFile]) -> None:
                 f"{quote(name)} is not a file name: it must not be empty, contain NUL or end with a slash",
                 field=where,
             )
-        if name.startswith("/") or ".." in name.split("/"):
+        if name.startswith("/"):
+            raise InvalidRequest(
+                f"{quote(name)} is an absolute path; use a path relative to /work", field=where
+            )
+        if ".." in name.split("/"):
             raise InvalidRequest(f"{quote(name)} is outside /work; use a path relative to /work", field=where)
         if posixpath.normpath(name) in seen:
             raise InvalidRequest(f"{quote(name)} appears twice", field=where)

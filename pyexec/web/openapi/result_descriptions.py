@@ -2,12 +2,12 @@
 
 from attrs import evolve
 
+from pyexec.domain.crash import TracebackEntry, TracebackFrame
 from pyexec.domain.displays import Display
 from pyexec.domain.events import FailureType, Usage
 from pyexec.domain.output_files import OutputFile
 from pyexec.domain.result import Result, SkippedFile, Summary, Timings, Truncated
 from pyexec.domain.timeline import Timeline, TimelineEvent, TimelinePhase
-from pyexec.domain.traceback import TracebackEntry, TracebackFrame
 from pyexec.web.openapi.field_docs import EXECUTION_ID, SESSION_ID, FieldDoc, TypeDoc, type_doc
 
 RESULT_TYPES: dict[type, TypeDoc] = {
