@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -55,6 +56,20 @@ async def test_a_closed_log_unlocks_the_directory_and_keeps_its_events(tmp_path:
 async def test_each_directory_has_its_own_deployment_id(tmp_path: Path) -> None:
     async with await EmbeddedLog.open(tmp_path / "a") as a, await EmbeddedLog.open(tmp_path / "b") as b:
         assert a.deployment != b.deployment
+
+
+async def test_checks_of_a_hanging_log_can_be_cancelled(log: EmbeddedLog) -> None:
+    answers = threading.Event()
+    log._thread.start(lambda _: answers.wait())
+    try:
+        for _ in range(2):
+            with move_on_after(0.05) as scope:
+                await log.check()
+            assert scope.cancelled_caught
+    finally:
+        answers.set()
+    with fail_after(20):
+        await log.check()
 
 
 async def test_an_invalid_directory_is_a_settings_error(tmp_path: Path) -> None:

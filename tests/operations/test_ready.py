@@ -4,17 +4,17 @@ a disk that hangs."""
 import os
 import signal
 import subprocess
+import threading
 from asyncio import gather
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import anyio
 import pytest
 
 from pyexec.errors import Unavailable
+from pyexec.services.replica_state import failed_checks
 from pyexec.settings_parser import read_settings
 from pyexec.wiring.checks import build_checks
 from tests.support.api import api_of, until_not_ready, until_ready, until_unready_for
@@ -72,11 +72,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-async def test_a_server_that_cannot_write_is_not_ready(small_disk: Path) -> None:
-    settings = read_settings({"PYEXEC_DATA_DIR": str(small_disk)})
+def data_dir_check(path: Path) -> Callable[[], Awaitable[None]]:
+    settings = read_settings({"PYEXEC_DATA_DIR": str(path)})
     shared: Any = SimpleNamespace(settings=settings, slots=None, stores=SimpleNamespace(membership=None))
     engine: Any = SimpleNamespace(check=None)
-    check = build_checks(shared, engine)["data directory"]
+    return build_checks(shared, engine)["data directory"]
+
+
+async def test_a_server_that_cannot_write_is_not_ready(small_disk: Path) -> None:
+    check = data_dir_check(small_disk)
     await check()
     assert os.listdir(small_disk) == []
     (small_disk / "filler").write_bytes(bytes(1000 * 1024))
@@ -86,38 +90,17 @@ async def test_a_server_that_cannot_write_is_not_ready(small_disk: Path) -> None
         await check()
 
 
-@pytest.fixture
-def slow_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system that `frozen` can freeze."""
-    disk, file = tmp_path / "disk", tmp_path / "disk.img"
-    disk.mkdir()
-    with file.open("wb") as image:
-        image.truncate(64 * 1024 * 1024)
-    subprocess.run(["mkfs.ext4", "-q", file], check=True)
-    subprocess.run(["mount", "-o", "loop", file, disk], check=True)
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-@contextmanager
-def frozen(disk: Path) -> Iterator[None]:
-    """Let every write to the disk hang."""
-    subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+async def test_checks_of_a_hanging_disk_end_in_time_and_take_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr("pyexec.wiring.checks.try_write", lambda _: answers.wait())
+    checks = {"data directory": data_dir_check(tmp_path)}
+    threads = threading.active_count()
     try:
-        yield
+        found = await gather(*(failed_checks(checks, 0.2) for _ in range(10)))
+        assert found == [{"data directory": "timed out after 0.2 s"}] * 10
+        assert threading.active_count() == threads + 1
     finally:
-        subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
-
-
-async def test_a_server_whose_disk_hangs_is_not_ready(image: str, slow_disk: Path) -> None:
-    with running_server(slow_disk, image, warm_pool="0") as server:
-        tasks = f"/proc/{server.process.pid}/task"
-        async with api_of(server.url) as api:
-            await until_ready(api)
-            threads = len(os.listdir(tasks))
-            with frozen(slow_disk), anyio.fail_after(20):
-                answers = await gather(*(api.get("/ready") for _ in range(10)))
-                assert len(os.listdir(tasks)) <= threads + 1
-            for answer in answers:
-                assert (answer.status, "data directory" in answer.document["reasons"]) == (503, True)
-            await until_ready(api)
+        answers.set()
+    assert await failed_checks(checks, 20) == {}
