@@ -7,7 +7,7 @@ import anyio
 from pyexec.errors import InvalidRequest
 
 GRACE_SECONDS = 60.0
-BYTES_PER_SECOND_MIN = 64 * 1024
+BYTES_PER_SECOND_MIN = 16 * 1024
 
 
 async def reject_slow(chunks: AsyncIterator[bytes], advice: str = "") -> AsyncIterator[bytes]:

@@ -108,11 +108,11 @@ def upload(archive: Any) -> float:
 
 
 def test_an_upload_that_trickles_is_rejected() -> None:
-    with pytest.raises(InvalidRequest, match=r"5 bytes in 75 s; .* 64 KiB/s .*exec/async") as found:
+    with pytest.raises(InvalidRequest, match=r"5 bytes in 75 s; .* 16 KiB/s .*exec/async") as found:
         upload(SlowArchive(100, 1, 15))
     assert found.value.code == "upload_too_slow"
 
 
 def test_an_upload_at_the_minimum_speed_is_accepted_however_slow_the_sandbox() -> None:
-    assert upload(SlowArchive(100, 65536, 1)) == 100 * 101
+    assert upload(SlowArchive(100, 16384, 1)) == 100 * 101
     assert upload(SlowArchive(5, 1, 12)) == 5 * 112

@@ -150,7 +150,7 @@ async def test_a_stalled_upload_is_refused(narrow: Api, narrow_server: Server, r
 async def test_an_upload_that_trickles_delays_other_callers_for_a_bounded_time(
     narrow: Api, narrow_server: Server
 ) -> None:
-    body = part("metadata", b"{}") + part("tar", script("#" * MEBIBYTE))[: MEBIBYTE // 2]
+    body = part("metadata", b"{}") + part("tar", script("#" * MEBIBYTE))[: MEBIBYTE // 4]
     head = f"POST {ROUTES[0]} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MEBIBYTE}\r\n"
     reader, writer = await _connect(narrow_server)
     writer.write(f"{head}Content-Type: {MULTIPART['Content-Type']}\r\n\r\n".encode() + body)
