@@ -112,24 +112,25 @@ def call_after(seconds: float, function: Callable[[], object]) -> Iterator[None]
 
 
 class SingleFlight:
-    """Waits for calls in threads that may hang, such as those to a disk. At most one runs at a time.
+    """Shares a call that may hang, such as one to a disk, among its callers: at most one call runs at a time.
 
-    `start` starts a call. Callers that arrive while it runs wait for its result. Cancellation ends only the wait."""
+    `start` starts a call. Callers that arrive while it runs wait for its result. Cancelling a caller ends only its
+    wait."""
 
     def __init__(self, start: Callable[[], asyncio.Future[Any]]) -> None:
         self._start = start
         self._call: asyncio.Future[Any] | None = None
 
     async def wait(self) -> None:
-        """Wait for the call that runs, or for a new one. Raises what the call raises."""
+        """Wait for the running call; start one if none is running. Raises what the call raises."""
         if self._call is None or self._call.done():
             self._call = self._start()
-            self._call.add_done_callback(asyncio.Future.exception)  # callers may all have stopped waiting
+            self._call.add_done_callback(asyncio.Future.exception)  # no warning if no caller waits any more
         await asyncio.shield(self._call)
 
 
 def start_daemon_thread(function: Callable[[], object], name: str) -> asyncio.Future[object]:
-    """Call `function` in a new thread, which does not delay the end of the process. Return the future result."""
+    """Call `function` in a new thread. Return a future of its result. The process can end while the call hangs."""
     returned = concurrent.futures.Future[object]()
 
     def call() -> None:

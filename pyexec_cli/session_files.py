@@ -60,10 +60,11 @@ async def upload(flags: Flags, session_id: str, file: str, path: str | None) -> 
     Without PATH, the file keeps its name. If PATH ends with /, it is a directory. If FILE is -,
     standard input is copied.
     """
-    if file == "-" and not path:
-        raise asyncclick.UsageError("Missing argument 'PATH': standard input has no name.")
-    if file == "-" and path and path.endswith("/"):
-        raise asyncclick.UsageError(f"{path}: standard input has no name; add a file name")
+    if file == "-":
+        if not path:
+            raise asyncclick.UsageError("Missing argument 'PATH': standard input has no name.")
+        if path.endswith("/"):
+            raise asyncclick.UsageError(f"{path}: standard input has no name; add a file name")
     target = _with_name(path or "", file)
     console = Console(flags)
     async with flags.client() as client:

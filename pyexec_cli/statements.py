@@ -16,14 +16,15 @@ def _new_compiler() -> codeop.CommandCompiler:
 
 
 _CLAUSE = re.compile(r"(?:else|elif|except|finally)\b")
+"""Begins a line that belongs to the block before it, although it is not indented."""
 
 
 @define
 class Statements:
-    """The lines of the statement that is being typed.
+    """Collects the lines of a statement until it is complete.
 
-    On a terminal, a blank line ends a block, as in Python. In a file, blank lines are allowed inside of blocks, so with
-    `from_file` the next line that does not belong to the block ends it."""
+    On a terminal, a blank line ends a block, as in Python. In a file (`from_file`), blocks may contain blank lines: a
+    block ends before the next line that does not belong to it."""
 
     from_file: bool
     _lines: list[str] = field(factory=list)
@@ -35,7 +36,7 @@ class Statements:
         return not self._lines
 
     def take_before(self, line: str) -> str | None:
-        """Return the block of a file that ends because this line begins another statement; None if there is none."""
+        """Return the block of a file that ends before this line; None if the line continues it, or if there is none."""
         if self.is_empty or not self.from_file or self._is_cell_magic:
             return None
         if not line.strip() or line.startswith((" ", "\t", "#")) or _CLAUSE.match(line):

@@ -37,7 +37,8 @@ class Response:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise _error_for_caller(self.url, error, self._body) from None
+            failure = _error_for_caller(self.url, error, self._body)
+            raise failure from failure.__cause__
 
     async def json(self) -> Any:
         """Parse the body as JSON. Raise InvalidAnswer if it is not JSON."""
@@ -117,7 +118,8 @@ class Transport:
                 allow_redirects=False,  # a redirected POST would become a GET
             )
         except (aiohttp.ClientError, OSError) as error:
-            raise _error_for_caller(self.base_url, error, body) from None
+            failure = _error_for_caller(self.base_url, error, body)
+            raise failure from failure.__cause__
         if response.status < 300:
             return Response(self.base_url, response, body)
         try:
@@ -137,9 +139,9 @@ class Transport:
 
 
 def _error_for_caller(url: str, error: Exception, body: Upload | Content | None) -> Exception:
-    """Return the error of building the body if there is one, else a ConnectionFailed.
+    """Return the error of building the body if there is one, else a ConnectionFailed with the reason.
 
-    It has the reason, so its traceback leaves out that of `error`: sixty lines about the inside of aiohttp."""
+    Raise it from its own cause: the traceback of `error` would add sixty lines about the inside of aiohttp."""
     if body is not None and body.error is not None:
         return body.error
     return ConnectionFailed(url, _reason(error))

@@ -200,7 +200,7 @@ class TracebackParser:
         return end
 
     def _add_bare_group(self, name: bytes, message: bytes) -> None:
-        """Take an exception group without frames, which has no heading: `except*` raises such groups."""
+        """Record an exception group without frames, which has no heading. `except*` raises such groups."""
         group = _Traceback(
             is_group=True,
             is_elsewhere=self._is_elsewhere,

@@ -125,7 +125,7 @@ def inode_flags(fd):
 def empty(directory, deadline, depth=0, root=None):
     """Remove everything in an open directory. Raise `Dirty` if it takes too long.
 
-    Directories that are nested too deeply move to the directory `root`; without one, raise `Dirty`."""
+    If directories are nested too deeply, move them to the open directory `root`; without one, raise `Dirty`."""
     if depth > DEPTH_MAX:
         raise Dirty("its directories are nested too deeply")
     with os.scandir(directory) as entries:
@@ -138,7 +138,8 @@ def empty(directory, deadline, depth=0, root=None):
             # It is not a link, and no process is left to replace it by one.
             os.chmod(entry.name, 0o700, dir_fd=directory)
             if depth == DEPTH_MAX and root is not None:
-                os.rename(entry.name, os.urandom(8).hex(), src_dir_fd=directory, dst_dir_fd=root)
+                unused = os.urandom(8).hex()
+                os.rename(entry.name, unused, src_dir_fd=directory, dst_dir_fd=root)
                 continue
             child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
             try:

@@ -4,7 +4,6 @@ A program can set millions of locks in a minute, each of which takes 192 bytes o
 process show them, so the estimate takes samples, and only if the memory of the whole kernel has grown. See
 docs/design/docker-adapter.md. Part of the supervisor (see bootstrap.py)."""
 
-import math
 import os
 import re
 import time
@@ -24,6 +23,7 @@ SAMPLES = 8
 ATTEMPTS = 5
 """How often the threads of a process are listed, if all threads found so far have ended."""
 CHUNK = 64 * 1024
+"""The text of a descriptor is read in pieces of this size."""
 PF_EXITING = 4
 UNRECLAIMABLE = re.compile(rb"^SUnreclaim: +([0-9]+) kB", re.MULTILINE)
 
@@ -67,8 +67,8 @@ def count_bytes(maximum):
         if name.isdigit() and int(name) != os.getpid():
             try:
                 total += LOCK_BYTES * count_locks("/proc/" + name, deadline)
-            except PermissionError:
-                return maximum  # the process may hide any number of locks
+            except (PermissionError, TimeoutError):
+                return maximum  # the process may have any number of locks
             except OSError:
                 continue  # it has ended
         if total >= maximum:
@@ -76,11 +76,11 @@ def count_bytes(maximum):
     return total
 
 
-def count_locks(process, deadline=math.inf):
+def count_locks(process, deadline):
     """Return an estimate of the locks of a process, from a few descriptors of a thread that runs.
 
-    Raises `PermissionError` if no descriptors can be read, although the process runs, or if they cannot be read by
-    `deadline`, a time of `time.thread_time`."""
+    Raises `PermissionError` if no descriptors can be read, although the process runs, and `TimeoutError` at `deadline`,
+    a time of `time.thread_time`."""
     ended = set()
     for _ in range(ATTEMPTS):
         threads = [each for each in os.listdir(process + "/task") if each not in ended]
@@ -121,18 +121,18 @@ def is_exiting(thread):
 
 
 def locks_of(thread, name, deadline):
-    """Return the number of locks of an open file that belong to this process."""
+    """Return the number of locks of an open file that belong to this process. Raises `TimeoutError` at `deadline`."""
     if time.thread_time() > deadline:
-        raise PermissionError(thread)
+        raise TimeoutError(thread)
     try:
         if os.readlink(thread + "/fd/" + name) in NOT_READ:
             return 0
         with open(thread + "/fdinfo/" + name, "rb", buffering=0) as file:
             found = 0
             while True:
-                lines = file.read(CHUNK).count(b"lock:\t")
-                found += lines
-                if not lines:  # other lines, which can be many, come after those of locks
+                in_chunk = file.read(CHUNK).count(b"lock:\t")
+                found += in_chunk
+                if not in_chunk:  # lines of other kinds, which can be many, follow those of locks
                     return found
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has just been closed

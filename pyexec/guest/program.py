@@ -241,7 +241,7 @@ class Program:
             exit_code=code,
             signalled=os.WIFSIGNALED(self.status),
             cpu_seconds=round(self.cpu.seconds(), 6),
-            # The size counts a page as often as it is mapped. What exceeds the limit was not memory.
+            # The size of a process counts a page once for each mapping, so it can exceed the limit.
             peak_memory_bytes=max(self.memory.peak, min(self.largest, self.memory_bytes)),
             result_truncated=self.reports.cut,
             process_limit=self.process_limit.reached(),

@@ -15,7 +15,7 @@ from pyexec.guest.archive import BadArchive, unpack
 from pyexec.guest.home import create_user_site, link_setup_home
 from pyexec.guest.interpreter import IGNORED_SIGNALS
 from pyexec.guest.seccomp import install_filter
-from pyexec.guest.session_cell import Cell, register
+from pyexec.guest.session_cell import Cell, register_streams
 from pyexec.guest.session_cells import Cells
 from pyexec.guest.session_files import Files
 from pyexec.guest.session_frames import Frames
@@ -98,7 +98,7 @@ class Session:
             poller.register(self.wakeup_read, select.POLLIN)
             if self.server_open:
                 poller.register(SERVER, select.POLLIN)
-            register(self.cells.interpreter, self.cells.cell, poller)
+            register_streams(self.cells.interpreter, self.cells.cell, poller)
             for fd, _ in poller.poll(self.cells.check() * 1000 + 1):
                 if fd == self.wakeup_read:
                     os.read(fd, 4096)

@@ -56,8 +56,8 @@ class Cell:
         return data
 
 
-def register(interpreter, cell, poller):
-    """Add the descriptors of the interpreter to a poller, while it starts or runs a cell."""
+def register_streams(interpreter, cell, poller):
+    """Add the descriptors of the interpreter to a poller, if it starts or runs a cell."""
     if interpreter is None or (cell is None and interpreter.is_ready):
         return
     for fd in interpreter.streams.outputs:

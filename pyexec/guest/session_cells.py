@@ -199,11 +199,15 @@ class Cells:
             self.fail_start()
         else:
             reason = "out_of_memory" if self.memory.was_exhausted() else "exit"
-            (self.end_idle_processes if self.cell is None else self.restart)(reason)
+            if self.cell is None:
+                self.end_idle_processes(reason)
+            else:
+                self.restart(reason)
 
     def end_idle_processes(self, reason):
-        """Kill all processes between two cells, and restart the interpreter, unless that has just been done: files can
-        make every interpreter end or exceed a limit. Then the next cell starts it."""
+        """Kill all processes between two cells. Start a new interpreter, if that has not just been done.
+
+        Otherwise, the next cell starts it: files of the session can make every interpreter end or exceed a limit."""
         if time.monotonic() > self.restarted_at + IDLE_RESTART_SECONDS:
             self.restart(reason)
         elif self.interpreter is not None:

@@ -24,7 +24,7 @@ class Limits:
         self.memory_bytes = memory_bytes
         self.disk_bytes = disk_bytes + DISK_TOLERANCE
         self.kept_bytes = 0
-        """What could not be removed after a restart, as far as it still exists."""
+        """Size of the files that were left after a restart, as far as they still exist."""
         self.modes = {path: stat.S_IMODE(os.stat(path).st_mode) for path in (SHARED_MEMORY, *DIRECTORIES)}
         self.cpu = CpuTime(0)
         self.cpu_before = 0.0
@@ -71,14 +71,14 @@ class Limits:
         )
         for path in paths:
             with contextlib.suppress(OSError):
-                os.chmod(path, self.modes[path])  # fails if it is not the user's own
+                os.chmod(path, self.modes[path])  # fails if another user owns it: unchanged
             with contextlib.suppress(OSError, Dirty):
                 empty_directory(path)
         self.kept_bytes = disk_bytes_used()
 
 
 def empty_directory(path):
-    """Remove everything in a directory, directories of any depth included. No other process runs."""
+    """Remove everything in a directory, to any depth. Call this only while no other process of the session runs."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline = time.process_time() + CLEANUP_SECONDS
     try:

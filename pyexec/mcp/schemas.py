@@ -36,7 +36,7 @@ class ApiSchemas:
         self._components: dict[str, Schema] = openapi["components"]["schemas"]
 
     def field(self, component: str, name: str, **changes: Any) -> Schema:
-        """Return the schema of one field, as the schema of an argument: it does not name null."""
+        """Return the schema of one field as that of an argument. It does not offer null, which means left out."""
         schema: Schema = {**self._components[component]["properties"][name], **changes}
         if isinstance(kinds := schema.get("type"), list):
             schema["type"] = next(kind for kind in kinds if kind != "null")
@@ -90,7 +90,9 @@ def _collect(value: Any, components: dict[str, Schema], found: dict[str, Schema]
 
 
 def without_nulls(arguments: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """Return the arguments without those that are null: as in the HTTP API, null means that they are left out."""
+    """Return the arguments without null values. As in the HTTP API, null means left out.
+
+    Unknown arguments stay, so that they are reported."""
     known = schema["properties"]
     return {name: value for name, value in arguments.items() if value is not None or name not in known}
 

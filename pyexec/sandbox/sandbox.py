@@ -32,7 +32,7 @@ from pyexec.sandbox.protocol import (
 
 STARTUP_SECONDS = 30.0
 FULL_SPEED_CPUS = 0.1
-"""With fewer processors, a start may take longer by as much. It takes about 0.2 s of processor time (2026-11-28)."""
+"""With fewer processors, a start has proportionally more time: it takes about 0.2 s of processor time (2026-11-28)."""
 CHECK_SECONDS = 5.0
 """If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
 UNPACK_SECONDS = 120.0
@@ -106,9 +106,9 @@ class Sandbox:
                 sandbox.python = sandbox._stream.check(await sandbox._stream.next(), Ready).python
         except TimeoutError as error:
             await sandbox.remove()
-            text = f"the Python of the image {spec.image!r} did not start within {seconds:g} s"
+            cpus = "" if spec.cpus is None else f" with config.cpus {spec.cpus:g}"
             raise ImageUnavailable(
-                text if spec.cpus is None else f"{text} with config.cpus {spec.cpus:g}"
+                f"the Python of the image {spec.image!r} did not start within {seconds:g} s{cpus}"
             ) from error
         except (SandboxBroken, SandboxRefused) as error:
             await sandbox.remove()

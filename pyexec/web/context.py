@@ -124,7 +124,9 @@ def read_tenant(request: web.Request) -> str:
 
 
 def read_token(request: web.Request) -> str | None:
-    """Return the bearer token of the request, if it has one. Two `Authorization` headers are none: either may count."""
+    """Return the bearer token of the request, if it has one.
+
+    Return None if it has two `Authorization` headers: a proxy may have checked the other one."""
     values = request.headers.getall("Authorization", [])
     scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

@@ -15,12 +15,12 @@ from pyexec.wiring.services import SharedParts
 def build_checks(shared: SharedParts, engine: Engine) -> Checks:
     """Return a function for each dependency, which raises if the dependency is unavailable."""
     data_dir = shared.settings.data_dir
-    writing = SingleFlight(partial(start_daemon_thread, partial(try_write, data_dir), "data directory"))
+    write = SingleFlight(partial(start_daemon_thread, partial(try_write, data_dir), "data directory"))
     return {
         "server": partial(_check_accepting, shared.slots),
         "docker": engine.check,
         "membership": partial(_check_member, shared.stores.membership),
-        "data directory": partial(_check_data_dir, data_dir, writing),
+        "data directory": partial(_check_data_dir, data_dir, write),
     }
 
 
@@ -36,11 +36,11 @@ async def _check_member(membership: Membership) -> None:
         raise Unavailable("Consul session lost; writes are suspended until it is renewed")
 
 
-async def _check_data_dir(path: Path, writing: SingleFlight) -> None:
+async def _check_data_dir(path: Path, write: SingleFlight) -> None:
     """Raise `Unavailable` if the server cannot write to this directory, for example because the disk is full.
 
-    If the disk hangs, this waits until the caller stops waiting, and no other write starts meanwhile."""
+    If the disk hangs, a caller can be cancelled, and later callers wait for the same write."""
     try:
-        await writing.wait()
+        await write.wait()
     except OSError as error:
         raise Unavailable(f"cannot write to PYEXEC_DATA_DIR ({path}): {error.strerror}") from error

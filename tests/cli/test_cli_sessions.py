@@ -131,7 +131,7 @@ def test_a_block_of_a_pipe_before_exit_runs(cli: Program, fake: tuple[str, FakeS
     assert (ended.returncode, ended.stdout) == (0, b"in\n")
 
 
-def test_a_piped_file_may_have_the_lines_and_the_mark_of_windows(
+def test_a_piped_file_may_have_crlf_and_a_byte_order_mark(
     cli: Program, fake: tuple[str, FakeSessions]
 ) -> None:
     before = len(fake[1].requests)

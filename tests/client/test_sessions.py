@@ -190,6 +190,16 @@ async def test_bad_files_are_the_callers_errors(session: AsyncSession, tmp_path)
             await call()
 
 
+async def test_an_error_of_the_callers_stream_keeps_its_cause(session: AsyncSession) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"a"
+        raise ValueError("it broke") from KeyError("cause")
+
+    with pytest.raises(ValueError, match="it broke") as caught:
+        await session.files.upload("f", broken())
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
 @pytest.mark.parametrize(
     "answer", [None, [], {}, {"id": "s"}, {"id": "s", "status": "open", "created_at": 1}]
 )

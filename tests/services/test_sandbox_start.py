@@ -86,7 +86,7 @@ def start_slowly(cpus: float | None) -> str:
         (0.05, r"within 60 s with .* 0\.05$"),
     ],
 )
-def test_a_start_that_takes_too_long_is_said_with_its_processors(cpus: float | None, said: str) -> None:
+def test_the_error_of_a_start_that_takes_too_long_names_its_processors(cpus: float | None, said: str) -> None:
     with pytest.raises(ImageUnavailable, match=said):
         start_slowly(cpus)
 

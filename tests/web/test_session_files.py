@@ -44,7 +44,7 @@ async def test_files_are_written_read_listed_and_deleted(shared: Session) -> Non
         ("DELETE", "If-Match", '"1"'),
     ],
 )
-async def test_a_header_that_would_be_ignored_keeps_the_file(
+async def test_headers_that_restrict_a_change_are_rejected(
     shared: Session, method: str, name: str, value: str
 ) -> None:
     assert (await shared.put("kept", b"kept")).status == 204

@@ -72,14 +72,13 @@ func (a *app) sessionUpload() *cobra.Command {
 		Args: arguments(2, "ID", "FILE", "PATH"),
 		RunE: func(command *cobra.Command, given []string) error {
 			target := strings.Join(given[2:], "")
-			isDirectory := strings.HasSuffix(target, "/")
-			if given[1] == "-" && target == "" {
+			isNamed := target != "" && !strings.HasSuffix(target, "/")
+			switch {
+			case given[1] == "-" && target == "":
 				return usageErrorf(command, "Missing argument 'PATH': standard input has no name.")
-			}
-			if given[1] == "-" && isDirectory {
+			case given[1] == "-" && !isNamed:
 				return usageErrorf(command, "%s: standard input has no name; add a file name", target)
-			}
-			if target == "" || isDirectory {
+			case !isNamed:
 				target += given[1][strings.LastIndex(given[1], "/")+1:]
 			}
 			found, err := a.findSession(command, given[0])

@@ -6,24 +6,25 @@ import (
 	"strings"
 )
 
-// statements collects the lines of the statement that is being typed. It decides as Python does whether more lines are
+// statements collects the lines of a statement until it is complete. It decides as Python does whether more lines are
 // needed, without a parser: the server reports errors of syntax.
 //
-// On a terminal, a blank line ends a block, as in Python. In a file, blank lines are allowed inside of blocks, so with
-// fromFile the next line that does not belong to the block ends it.
+// On a terminal, a blank line ends a block, as in Python. In a file (fromFile), blocks may contain blank lines: a block
+// ends before the next line that does not belong to it.
 type statements struct {
 	fromFile bool
 	lines    []string
 }
 
+// clause begins a line that belongs to the block before it, although it is not indented.
 var clause = regexp.MustCompile(`^(?:else|elif|except|finally)\b`)
 
 func (s *statements) isEmpty() bool { return len(s.lines) == 0 }
 
-// takeBefore returns the block of a file that ends because this line begins another statement.
+// takeBefore returns the block of a file that ends before this line, if there is one and the line does not continue it.
 func (s *statements) takeBefore(line string) (string, bool) {
-	belongs := strings.TrimSpace(line) == "" || strings.ContainsAny(line[:1], " \t#") || clause.MatchString(line)
-	if s.isEmpty() || !s.fromFile || s.isCellMagic() || belongs {
+	continues := strings.TrimSpace(line) == "" || strings.ContainsAny(line[:1], " \t#") || clause.MatchString(line)
+	if s.isEmpty() || !s.fromFile || s.isCellMagic() || continues {
 		return "", false
 	}
 	if strings.HasSuffix(s.lines[len(s.lines)-1], "\\") || !s.isComplete(append(slices.Clone(s.lines), "")) {

@@ -79,7 +79,7 @@ class EmbeddedLog:
         self._webhooks_version = 0
         self._webhooks_changed = Broadcast()
         read = partial(SqliteStore.list_ids, status=None, before=None, limit=1)
-        self._reading = SingleFlight(partial(thread.start, read))
+        self._read_once = SingleFlight(partial(thread.start, read))
         self.sessions = EmbeddedSessionLog(thread, replica)
 
     @classmethod
@@ -200,8 +200,8 @@ class EmbeddedLog:
         await self._thread.run(lambda store: store.remove_webhook(execution_id), record)
 
     async def check(self) -> None:
-        """Wait for one read. If the disk hangs, a cancelled caller stops waiting, and no other read starts."""
-        await self._reading.wait()
+        """Wait for one read. If the disk hangs, a caller can be cancelled, and later callers wait for the same read."""
+        await self._read_once.wait()
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild in batches, so that other calls need not wait long."""

@@ -47,7 +47,9 @@ class StoreThread:
     def start(
         self, work: Callable[[SqliteStore], T], then: Callable[[T], object] | None = None
     ) -> asyncio.Future[T]:
-        """Call `work` in the thread, and then `then` as `run` does. Return the future result."""
+        """Call `work` in the thread without waiting for it, and `then` as `run` does. Return a future of the result.
+
+        Raises `Unavailable` if the store is closed."""
         if self._closed:
             raise Unavailable("the event log is closed")
         call = _Call(work, then, self._loop.create_future())

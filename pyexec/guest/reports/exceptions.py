@@ -34,8 +34,8 @@ FILE_BYTES_MAX = 1024 * 1024
 SUGGESTING = (NameError, AttributeError, ImportError)
 """The interpreter adds a suggestion to messages of these exceptions."""
 
-GROUP = getattr(builtins, "BaseExceptionGroup", KeyboardInterrupt)
-"""The class of exception groups, from Python 3.11 on."""
+GROUP = getattr(builtins, "BaseExceptionGroup", ())
+"""The class of exception groups; no class before Python 3.11."""
 
 
 def report(error, is_certain=False):

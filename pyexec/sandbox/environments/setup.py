@@ -46,7 +46,7 @@ ENGINE_SECONDS = 600.0
 """Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
 OLDEST_PYTHON = (3, 8)
 _PYTHON_CHECK = "import ctypes, fcntl, json, marshal, resource, select, socket, tarfile, zipfile"
-"""Modules of the standard library that the supervisor needs."""
+"""Imports modules of the standard library that the supervisor needs."""
 _KILLED_EXIT = 137
 _UV, _REQUIREMENTS, _CA, _APT = (
     f"{TOOLS}/{name}" for name in ("uv", "requirements.txt", "ca.pem", "apt.conf")

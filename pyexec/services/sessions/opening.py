@@ -44,8 +44,8 @@ from pyexec.services.upload_rate import reject_slow
 from pyexec.services.uploads import archive_error
 
 INSTALLATION_DISABLED = "package installation is disabled (PYEXEC_SETUP_NETWORK=none)"
-SESSION_CPUS = 0.1
-"""With fewer processors, IPython may not start in time. It takes about 1 s of processor time (2026-11-28)."""
+RECOMMENDED_CPUS = 0.1
+"""With fewer processors, IPython may not start in time: it takes about 1 s of processor time (2026-11-28)."""
 
 logger = logging.getLogger(__name__)
 
@@ -238,11 +238,11 @@ def session_plan(spec: SessionSpec) -> SessionPlan:
 
 
 def _check_cpus(limits: Limits, error: ExecutorError) -> None:
-    """Raise `InvalidRequest` if the cause of the error may be that the session has so few processors."""
-    if limits.cpus is not None and limits.cpus < SESSION_CPUS:
+    """Raise `InvalidRequest` if a small `config.cpus` may be the cause of the error."""
+    if limits.cpus is not None and limits.cpus < RECOMMENDED_CPUS:
         raise InvalidRequest(
-            f"the interpreter of the session did not start: {error}; config.cpus {limits.cpus:g} may be too little for "
-            f"it: use at least {SESSION_CPUS:g}",
+            f"the interpreter of the session did not start: {error}; config.cpus {limits.cpus:g} may be too low: use "
+            f"at least {RECOMMENDED_CPUS:g}",
             field="config.cpus",
         ) from error
 

@@ -127,7 +127,7 @@ async def delete_session_file(request: web.Request) -> web.StreamResponse:
 
 
 def _reject_headers(request: web.Request, *names: str) -> None:
-    """Reject headers that limit a change. Ignoring them would destroy what the client meant to keep."""
+    """Reject headers that restrict a change. Ignoring them would destroy data that the client meant to keep."""
     for name in names:
         if name in request.headers:
             raise InvalidRequest(f"{name} is not supported here; remove the header", field=name)
