@@ -103,7 +103,7 @@ BAD_METADATA: list[tuple[Any, int, str, str, tuple[str, ...]]] = [
         "entrypoint",
         ("nowhere.py", "not in the archive"),
     ),
-    ({"entrypoint": "/etc/passwd"}, 400, "invalid_request", "entrypoint", ("outside", "relative")),
+    ({"entrypoint": "/etc/passwd"}, 400, "invalid_request", "entrypoint", ("absolute", "relative")),
     ({"entrypoint": "../main.py"}, 400, "invalid_request", "entrypoint", ("outside", "relative")),
     ({"entrypoint": "a/../../main.py"}, 400, "invalid_request", "entrypoint", ("outside",)),
     ({"entrypoint": ""}, 400, "invalid_request", "entrypoint", ("path inside the archive",)),
