@@ -214,6 +214,12 @@ def test_a_runtime_that_is_not_there(image: str, tmp_path: Path) -> None:
     assert "PYEXEC_DOCKER_RUNTIME is 'none-such'; this Docker engine knows" in found("docker", "failed")[0]
 
 
+def test_an_ipv6_host_and_a_malformed_address_of_consul(image: str, tmp_path: Path) -> None:
+    found = check(image, tmp_path / "data", host="::1", consul_addr="consul:99999")
+    assert found.failed == {"consul"}
+    assert found("address", "ok")[0].startswith("[::1]:")
+
+
 def test_the_text_output_has_one_line_for_each_check(tmp_path: Path) -> None:
     done = run(port="none", max_prot="1", data_dir=str(tmp_path / "data"))
     assert (done.returncode, done.stderr) == (1, "")
