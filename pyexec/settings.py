@@ -11,7 +11,8 @@ from attrs import field, frozen
 from pyexec.domain.isolation import LIMITS
 
 PREFIX = "PYEXEC_"
-SECONDS_MAX = 1_000_000_000  # about 31 years; some clocks and dates of Python fail beyond 292 years
+# 31 years, because some clocks of Python fail beyond 292 years. 1 PiB, because Docker rejects 2**63 bytes.
+UNITS_MAX = {"in seconds": 1_000_000_000, "in MiB": 2**30, "in bytes": 2**50}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -24,12 +25,11 @@ def _setting(
     maximum: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Describe one setting. A `maximum` needs a `minimum`. That of a time is `SECONDS_MAX`."""
-    maximum = SECONDS_MAX if "in seconds" in doc else maximum
+    """Describe one setting. A `maximum` needs a `minimum`. Times and sizes have the maximum of their unit."""
+    maximum = next((top for unit, top in UNITS_MAX.items() if unit in doc), maximum)
     bounds = {"minimum": minimum, "maximum": maximum}
-    return field(
-        default=default, metadata={"section": section, "doc": doc, "choices": tuple(choices)} | bounds
-    )
+    metadata = {"section": section, "doc": doc, "choices": tuple(choices)} | bounds
+    return field(default=default, metadata=metadata)
 
 
 _server = partial(_setting, "The server")

@@ -193,8 +193,9 @@ def check_installer(settings: Settings) -> Iterator[CheckResult]:
         )
         return
     yield from _check_index(settings)
-    if not os.access(uv, os.X_OK):
-        yield failed("installer", f"{str(uv)!r} is not executable", "set PYEXEC_UV to a statically linked uv")
+    if not (uv.is_file() and os.access(uv, os.X_OK)):
+        problem = f"{str(uv)!r} is not an executable file"
+        yield failed("installer", problem, "set PYEXEC_UV to a statically linked uv")
     else:
         yield ok("installer", f"{str(uv)!r}")
 

@@ -142,7 +142,7 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
         docker_socket=str(tmp_path / "nobody"),
         consul_addr="127.0.0.1:1",
         ca_bundle=str(tmp_path / "file"),
-        uv=str(tmp_path / "none"),
+        uv=str(tmp_path),
         blob_url=f"file://{tmp_path}/file/blobs",
         host="0.0.0.0",
     )
@@ -155,6 +155,7 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
         in docker
     )
     assert "set PYEXEC_DOCKER_SOCKET" in docker
+    assert "is not an executable file" in found("installer", "failed")[0]
     assert "cannot be reached" in found("consul", "failed")[0]
     assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
 
