@@ -11,8 +11,14 @@ from attrs import field, frozen
 from pyexec.domain.isolation import LIMITS
 
 PREFIX = "PYEXEC_"
-# 31 years, because some clocks of Python fail beyond 292 years. 1 PiB, because Docker rejects 2**63 bytes.
-UNITS_MAX = {"in seconds": 1_000_000_000, "in MiB": 2**30, "in bytes": 2**50}
+# 31 years, because some clocks of Python fail beyond 292. 1 PiB, because Docker rejects 2**63 bytes. Limits of Linux.
+UNITS_MAX = {
+    "in seconds": 10**9,
+    "in MiB": 2**30,
+    "in bytes": 2**50,
+    "CPU weight": 2**18,
+    "processes and": 2**22,
+}
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -25,7 +31,7 @@ def _setting(
     maximum: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Describe one setting. A `maximum` needs a `minimum`. Times and sizes have the maximum of their unit."""
+    """Describe one setting. A `maximum` needs a `minimum`. Each unit has a maximum."""
     maximum = next((top for unit, top in UNITS_MAX.items() if unit in doc), maximum)
     bounds = {"minimum": minimum, "maximum": maximum}
     metadata = {"section": section, "doc": doc, "choices": tuple(choices)} | bounds

@@ -46,6 +46,8 @@ def test_the_defaults_shown_in_the_help_can_be_parsed() -> None:
         ("PYEXEC_CLEANUP_TTL", "1e12", "a number from 0.001 to 1000000000"),
         ("PYEXEC_MAX_OUTPUT_BYTES", "9" * 20, "a whole number from 1 to 1125899906842624"),
         ("PYEXEC_MAX_FILES_MB", "9" * 13, "a whole number from 1 to 1073741824"),
+        ("PYEXEC_MAX_CPU_SHARES", "262145", "a whole number from 2 to 262144"),
+        ("PYEXEC_PIDS_MAX", "4194305", "a whole number from 8 to 4194304"),
         ("PYEXEC_MAX_CPUS", "nan", "a number, at least 0.01"),
         ("PYEXEC_LOG_FORMAT", "xml", "text, json"),
         ("PYEXEC_HOST", "", "text, not empty"),
