@@ -12,6 +12,7 @@ from aiohttp import web
 from attrs import define, field
 
 from pyexec.adapters.prometheus import PrometheusMeter
+from pyexec.addresses import join_host_port
 from pyexec.domain.tenants import Tenants
 from pyexec.errors import EngineError, ExecutorError, SettingsError, Unavailable, first_error
 from pyexec.logs import Logs
@@ -146,10 +147,10 @@ async def _start_http(
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
         raise SettingsError(
-            f"PYEXEC_PORT is {settings.port}; {settings.host}:{settings.port} cannot be used: {reason}"
+            f"PYEXEC_PORT is {settings.port}; {join_host_port(settings.host, settings.port)} cannot be used: {reason}"
         ) from error
     host, port = http.addresses[0][:2]
-    return http, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return http, f"http://{join_host_port(host, port)}"
 
 
 def _tune_garbage_collection() -> None:

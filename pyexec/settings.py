@@ -11,7 +11,9 @@ from attrs import field, frozen
 from pyexec.domain.isolation import LIMITS
 
 PREFIX = "PYEXEC_"
-SECONDS_MAX = 1_000_000_000  # about 31 years; some clocks and dates of Python fail beyond 292 years
+# 31 years, because some clocks of Python fail beyond 292. 1 PiB, because Docker rejects 2**63 bytes.
+UNITS_MAX = {"in seconds": 10**9, "in MiB": 2**30, "in bytes": 2**50}
+UNITS_MAX |= {"CPU weight": 2**18, "processes and": 2**22}  # limits of Linux
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -24,12 +26,11 @@ def _setting(
     maximum: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Describe one setting. A `maximum` needs a `minimum`. That of a time is `SECONDS_MAX`."""
-    maximum = SECONDS_MAX if "in seconds" in doc else maximum
+    """Describe one setting. A `maximum` needs a `minimum`. Each unit has a maximum."""
+    maximum = next((top for unit, top in UNITS_MAX.items() if unit in doc), maximum)
     bounds = {"minimum": minimum, "maximum": maximum}
-    return field(
-        default=default, metadata={"section": section, "doc": doc, "choices": tuple(choices)} | bounds
-    )
+    metadata = {"section": section, "doc": doc, "choices": tuple(choices)} | bounds
+    return field(default=default, metadata=metadata)
 
 
 _server = partial(_setting, "The server")
@@ -293,8 +294,7 @@ class Settings:
         return self.host not in LOOPBACK and not (self.api_tokens or self.tenants_file)
 
     def engine_host(self) -> str:
-        """Return the address of the Docker engine: PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST, DOCKER_HOST or the usual
-        socket, in this order."""
+        """Return the address of the Docker engine, from PYEXEC_DOCKER_SOCKET, PYEXEC_DOCKER_HOST or DOCKER_HOST."""
         if self.docker_socket is not None:
             return f"unix://{self.docker_socket}"
         return self.docker_host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"

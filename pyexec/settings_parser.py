@@ -12,6 +12,7 @@ import attrs
 import cattrs
 from attrs import frozen
 
+from pyexec.addresses import is_url, split_host_port
 from pyexec.domain.webhooks import HOST_FORM, SECRET_FORM, AllowedHost, parse_secret
 from pyexec.errors import SettingsError
 from pyexec.settings import PREFIX, Settings
@@ -60,7 +61,11 @@ def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError
         except ValueError:
             errors.append(SettingsError(f"{variable} is {text!r}; allowed: {allowed_values(setting)}"))
     settings = Settings(**values)
-    return settings, errors or [*_defaults_over_ceilings(settings), *_webhook_errors(settings)]
+    return settings, errors or [
+        *_defaults_over_ceilings(settings),
+        *_webhook_errors(settings),
+        *_address_errors(settings),
+    ]
 
 
 def _unknown(variable: str) -> SettingsError:
@@ -97,6 +102,23 @@ def _webhook_errors(settings: Settings) -> Iterator[SettingsError]:
             yield SettingsError(
                 f"{PREFIX}WEBHOOK_SECRETS has a wrong secret at position {number}; allowed: {SECRET_FORM}"
             )
+
+
+def _address_errors(settings: Settings) -> Iterator[SettingsError]:
+    """Yield an error for each address that is malformed. No error contains the index's URL and its password."""
+    if settings.advertise_addr and not is_url(settings.advertise_addr, ("http", "https")):
+        yield SettingsError(
+            f"{PREFIX}ADVERTISE_ADDR is {settings.advertise_addr!r}; allowed: http://host:port"
+        )
+    if settings.pip_index_url and not is_url(settings.pip_index_url, ("http", "https")):
+        yield SettingsError(f"{PREFIX}PIP_INDEX_URL is not a URL that begins with https:// or http://")
+    if settings.pip_proxy is not None:
+        try:
+            split_host_port(settings.pip_proxy)
+        except ValueError:
+            yield SettingsError(f"{PREFIX}PIP_PROXY is {settings.pip_proxy!r}; allowed: HOST:PORT")
+        if settings.pip_index_url is None:
+            yield SettingsError(f"{PREFIX}PIP_PROXY needs {PREFIX}PIP_INDEX_URL")
 
 
 def value_type(setting: "attrs.Attribute[Any]") -> Any:
@@ -164,7 +186,10 @@ def _parse_float(text: str, _: object) -> float:
 
 
 def _parse_list(text: str, _: object) -> tuple[str, ...]:
-    return tuple(stripped for item in text.split(",") if (stripped := item.strip()))
+    items = tuple(stripped for item in text.split(",") if (stripped := item.strip()))
+    if text and not items:
+        raise ValueError(text)  # "$A,$B" of two unset variables must not turn authentication off
+    return items
 
 
 def _parse_range(text: str, _: object) -> range:

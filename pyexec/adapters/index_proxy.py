@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import aiohttp
 import anyio
@@ -18,6 +18,7 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
+from pyexec.addresses import split_host_port
 from pyexec.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class IndexProxy:
 @asynccontextmanager
 async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> AsyncIterator[IndexProxy]:
     """Serve the index at `address`, a host and a port. Raises `SettingsError` if that is impossible."""
-    host, port = split_address(address)
+    host, port = split_host_port(address)
     context = ssl.create_default_context(cafile=ca_bundle)
     timeout = aiohttp.ClientTimeout(total=None, connect=IDLE_SECONDS, sock_read=IDLE_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=context)) as session:
@@ -147,18 +148,6 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
         raise SettingsError(
             f"PYEXEC_PIP_PROXY is '{host}:{port}', which cannot be used: {error.strerror}"
         ) from error
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return the host and the port of PYEXEC_PIP_PROXY. Raises `SettingsError`."""
-    try:
-        parts = urlsplit(f"//{address}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    if host is None or port is None or parts.netloc != address or parts.username is not None:
-        raise SettingsError(f"PYEXEC_PIP_PROXY is {address!r}; allowed: HOST:PORT")
-    return host, port
 
 
 def basic_auth(user: str, password: str) -> str:

@@ -22,6 +22,7 @@ _FILE_OPTIONS = frozenset({"--requirement", "--constraint"})
 _HASH_NAMES = ("sha256", "sha384", "sha512")
 """Algorithms that pip accepts in --hash."""
 _HASH = re.compile(r"\s--hash[= ](\S+)")
+_OPTION_BEHIND = re.compile(r"\s(--?[a-zA-Z][\w-]*)")
 _HASH_IN_URL = re.compile(rf"[#&](?:{'|'.join(_HASH_NAMES)})=[0-9a-fA-F]")
 _URL = re.compile(r"(?:git\+|hg\+|svn\+|bzr\+)?(?:https?|ssh|git)://\S+", re.IGNORECASE)
 _WEB = re.compile(r"https?://[^\s/]\S*", re.IGNORECASE)
@@ -232,6 +233,10 @@ def parse_requirement(text: str) -> Requirement | None:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     except (InvalidRequirement, ValueError) as error:
+        if option := _OPTION_BEHIND.search(text):
+            raise ValueError(
+                f"{option[1]} follows a package; write the option on a line of its own"
+            ) from error
         raise ValueError(str(error).split("\n")[0][:200]) from error
     if requirement.url is not None and not _URL.match(requirement.url):
         raise ValueError("a local path is not available in the setup; use an https:// URL")

@@ -10,6 +10,7 @@ import anyio
 from attrs import frozen
 
 from pyexec.adapters.docker.engine import DockerEngine, DockerInfo
+from pyexec.addresses import join_host_port
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.limits import policy_of
 from pyexec.ports import EngineIdentity, Image
@@ -149,7 +150,7 @@ class _EngineChecks:
         )
 
     async def _check_limits(self, image: Image) -> Sequence[CheckResult]:
-        address = f"http://{self.settings.host}:{self.settings.port}"
+        address = f"http://{join_host_port(self.settings.host, self.settings.port)}"
         check = IsolationCheck(self.engine, isolation_check_config(self.settings, self.identity, address))
         try:
             await check.ensure_passed(image)

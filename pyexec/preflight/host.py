@@ -14,6 +14,7 @@ import anyio
 
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.data_dir import DataDir, try_write
+from pyexec.addresses import join_host_port
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.webhooks import SECRET_FORM
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
@@ -33,7 +34,7 @@ _CONTENT = b"written and removed by python-executor-server --check"
 
 def check_address(settings: Settings) -> Iterator[CheckResult]:
     """Check that the server can listen at its address, and warn if the address is too open or not open enough."""
-    address = f"{settings.host}:{settings.port}"
+    address = join_host_port(settings.host, settings.port)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -192,8 +193,9 @@ def check_installer(settings: Settings) -> Iterator[CheckResult]:
         )
         return
     yield from _check_index(settings)
-    if not os.access(uv, os.X_OK):
-        yield failed("installer", f"{str(uv)!r} is not executable", "set PYEXEC_UV to a statically linked uv")
+    if not (uv.is_file() and os.access(uv, os.X_OK)):
+        problem = f"{str(uv)!r} is not an executable file"
+        yield failed("installer", problem, "set PYEXEC_UV to a statically linked uv")
     else:
         yield ok("installer", f"{str(uv)!r}")
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pyexec.adapters.docker.config import DOCKER_RESOLVER, SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.adapters.index_proxy import serve_index
+from pyexec.addresses import port_of
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE, Policy, Spec
 from pyexec.errors import EngineError, SettingsError
@@ -190,7 +191,7 @@ def isolation_check_config(
     """Return the configuration of the isolation check, for a server that listens at `address`."""
     consul = settings.consul_addr or ""
     services = (address, settings.engine_host(), consul if "://" in consul else f"//{consul}")
-    ports = {port for service in services if (port := urlsplit(service).port)}
+    ports = {port for service in services if (port := port_of(service))}
     return IsolationCheckConfig(
         default_image=settings.default_image,
         uids=settings.sandbox_uids,
@@ -232,11 +233,9 @@ async def open_index(settings: Settings) -> AsyncIterator[IndexSource]:
     """Yield the source of the index's URL: the index itself, or this server's proxy for it.
 
     Raises `SettingsError` if PYEXEC_PIP_PROXY cannot be used."""
-    if settings.pip_proxy is None:
+    if settings.pip_proxy is None or settings.pip_index_url is None:
         yield partial(nullcontext, settings.pip_index_url)
         return
-    if settings.pip_index_url is None:
-        raise SettingsError("PYEXEC_PIP_PROXY needs PYEXEC_PIP_INDEX_URL")
     async with serve_index(settings.pip_proxy, settings.pip_index_url, settings.ca_bundle) as proxy:
         yield proxy.grant
 

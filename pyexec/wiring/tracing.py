@@ -5,11 +5,11 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
 
+from pyexec.addresses import is_url
 from pyexec.errors import SettingsError
 from pyexec.services.tracing import ExecutionTraces
 
@@ -27,7 +27,7 @@ def is_tracing(environ: Mapping[str, str]) -> bool:
     endpoint = environ.get(ENDPOINT, "").strip()
     if not endpoint or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
-    if urlsplit(endpoint).scheme not in ("http", "https"):
+    if not is_url(endpoint, ("http", "https")):
         raise SettingsError(f"{ENDPOINT} is {endpoint!r}; allowed: an address as http://host:4318")
     protocol = environ.get(PROTOCOL, "").strip() or "http/protobuf"
     if protocol != "http/protobuf":

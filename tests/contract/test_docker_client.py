@@ -4,10 +4,11 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from pyexec.adapters.docker.client import operation_of, parse_time
+from pyexec.adapters.docker.client import open_client, operation_of, parse_time
 from pyexec.adapters.docker.images import check_volumes
 from pyexec.adapters.docker.user_ids import check_mapped_ids
 from pyexec.errors import ImageUnavailable, SettingsError
+from pyexec.metrics import NOOP_METER
 
 TIME = datetime(2024, 2, 29, 3, 4, 5, 123456, UTC)
 
@@ -70,3 +71,20 @@ def test_paths_of_volumes_are_normalized() -> None:
 def test_images_with_volumes_that_sandboxes_do_not_support_are_refused(declared: list[str]) -> None:
     with pytest.raises(ImageUnavailable, match=r"as a volume|at most 16"):
         check_volumes("image", declared)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "docker",
+        "unix://",
+        "tcp://",
+        "tcp://docker:port",
+        "tcp://[::1",
+        "ssh://me@docker",
+        "npipe:////./pipe/docker",
+    ],
+)
+async def test_an_address_of_no_known_form_is_a_wrong_setting(host: str) -> None:
+    with pytest.raises(SettingsError, match="allowed are unix:///path and tcp://host:port"):
+        open_client(host, 5, NOOP_METER)

@@ -186,6 +186,8 @@ def test_requirements_are_translated_for_the_installer(
         ("six==1\n--require-hashes", 1, "because of --require-hashes"),
         ("--prefer-binary\nsix", 1, "use --only-binary"),
         ("--no-index six==1", 1, "'six==1' follows an option"),
+        ("six==1 --no-binary six", 1, "--no-binary follows a package; write the option on a line of its own"),
+        ("six -i https://example.org", 1, "-i follows a package; write the option on a line of its own"),
     ],
 )
 def test_requirements_that_pip_refuses_are_refused_with_their_line(text: str, line: int, said: str) -> None:

@@ -44,6 +44,10 @@ def test_the_defaults_shown_in_the_help_can_be_parsed() -> None:
         ("PYEXEC_MAX_CONCURRENT", "1.5", "a whole number, at least 1"),
         ("PYEXEC_STOP_TIMEOUT", "inf", "a number from 0 to 1000000000"),
         ("PYEXEC_CLEANUP_TTL", "1e12", "a number from 0.001 to 1000000000"),
+        ("PYEXEC_MAX_OUTPUT_BYTES", "9" * 20, "a whole number from 1 to 1125899906842624"),
+        ("PYEXEC_MAX_FILES_MB", "9" * 13, "a whole number from 1 to 1073741824"),
+        ("PYEXEC_MAX_CPU_SHARES", "262145", "a whole number from 2 to 262144"),
+        ("PYEXEC_PIDS_MAX", "4194305", "a whole number from 8 to 4194304"),
         ("PYEXEC_MAX_CPUS", "nan", "a number, at least 0.01"),
         ("PYEXEC_LOG_FORMAT", "xml", "text, json"),
         ("PYEXEC_HOST", "", "text, not empty"),
@@ -137,3 +141,42 @@ def test_setups_are_as_many_as_processors_and_half_of_the_memory_suffice_for(
 )
 def test_the_memory_budget_never_exceeds_the_machine(engine_mb: int, budget_mb: int) -> None:
     assert memory_budget_mb(Settings(), engine_mb) == budget_mb
+
+
+@pytest.mark.parametrize("variable", ["PYEXEC_API_TOKENS", "PYEXEC_ALLOWED_IMAGES", "PYEXEC_WEBHOOK_SECRETS"])
+@pytest.mark.parametrize("text", [",", " ", " , ,"])
+def test_a_list_without_items_is_wrong_unless_it_is_empty(variable: str, text: str) -> None:
+    """`$A,$B` of two unset variables must not turn authentication off."""
+    (error,) = find_errors({variable: text})
+    assert str(error) == f"{variable} is {text!r}; allowed: a comma-separated list"
+    assert not find_errors({variable: ""})
+
+
+@pytest.mark.parametrize(
+    "url", ["index", "https://", "https://[::1/simple", "https://reader:secret@index:port/"]
+)
+def test_a_malformed_index_is_named_without_its_password(url: str) -> None:
+    (error,) = find_errors({"PYEXEC_PIP_INDEX_URL": url})
+    assert str(error) == "PYEXEC_PIP_INDEX_URL is not a URL that begins with https:// or http://"
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", "host:", ":80", "host:port", "host:99999", "http://host:80", "a:b@host:80"]
+)
+def test_a_malformed_address_of_the_proxy_is_named(address: str) -> None:
+    errors = find_errors(
+        {"PYEXEC_PIP_PROXY": address, "PYEXEC_PIP_INDEX_URL": "https://index.example.com/simple"}
+    )
+    expected = [f"PYEXEC_PIP_PROXY is {address!r}; allowed: HOST:PORT"] if address else []
+    assert [str(error) for error in errors] == expected
+
+
+def test_the_proxy_needs_an_index() -> None:
+    (error,) = find_errors({"PYEXEC_PIP_PROXY": "127.0.0.1:8081"})
+    assert str(error) == "PYEXEC_PIP_PROXY needs PYEXEC_PIP_INDEX_URL"
+
+
+@pytest.mark.parametrize("address", ["replica", "replica:8080", "http://", "http://replica:99999"])
+def test_a_malformed_advertised_address_is_named(address: str) -> None:
+    (error,) = find_errors({"PYEXEC_ADVERTISE_ADDR": address})
+    assert str(error) == f"PYEXEC_ADVERTISE_ADDR is {address!r}; allowed: http://host:port"

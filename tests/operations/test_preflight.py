@@ -142,7 +142,7 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
         docker_socket=str(tmp_path / "nobody"),
         consul_addr="127.0.0.1:1",
         ca_bundle=str(tmp_path / "file"),
-        uv=str(tmp_path / "none"),
+        uv=str(tmp_path),
         blob_url=f"file://{tmp_path}/file/blobs",
         host="0.0.0.0",
     )
@@ -155,6 +155,7 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
         in docker
     )
     assert "set PYEXEC_DOCKER_SOCKET" in docker
+    assert "is not an executable file" in found("installer", "failed")[0]
     assert "cannot be reached" in found("consul", "failed")[0]
     assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
 
@@ -212,6 +213,12 @@ def test_a_runtime_that_is_not_there(image: str, tmp_path: Path) -> None:
     found = check(image, tmp_path / "data", docker_runtime="none-such")
     assert (found.exit_code, found.failed) == (1, {"docker"})
     assert "PYEXEC_DOCKER_RUNTIME is 'none-such'; this Docker engine knows" in found("docker", "failed")[0]
+
+
+def test_an_ipv6_host_and_a_malformed_address_of_consul(image: str, tmp_path: Path) -> None:
+    found = check(image, tmp_path / "data", host="::1", consul_addr="consul:99999")
+    assert found.failed == {"consul"}
+    assert found("address", "ok")[0].startswith("[::1]:")
 
 
 def test_the_text_output_has_one_line_for_each_check(tmp_path: Path) -> None:

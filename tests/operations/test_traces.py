@@ -98,8 +98,9 @@ def test_wrong_variables_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None
     assert tracing.is_tracing(endpoint)
     assert [result.verdict for result in check_traces(endpoint)] == ["ok"]
     assert not tracing.is_tracing({**endpoint, "OTEL_SDK_DISABLED": "true"})
-    with pytest.raises(SettingsError, match="http://host:4318"):
-        tracing.is_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317"})
+    for malformed in ("collector:4317", "http://[::1", "http://collector:port"):
+        with pytest.raises(SettingsError, match="http://host:4318"):
+            tracing.is_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": malformed})
     with pytest.raises(SettingsError, match="allowed: http/protobuf"):
         tracing.is_tracing({**endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     monkeypatch.setattr(tracing, "_is_installed", lambda: False)

@@ -217,12 +217,22 @@ async def test_commands_that_break_python_are_named_as_the_cause(image: str, api
     assert environments_of(image) == before
 
 
-async def test_a_certificate_that_setups_do_not_trust_names_the_setting(api: Api) -> None:
-    result = await api.run("", pre_commands=["echo 'error: invalid peer certificate: UnknownIssuer'; exit 2"])
-    assert result["error"].endswith(
-        "invalid peer certificate: UnknownIssuer; "
-        "the server's operator can add certificate authorities with PYEXEC_CA_BUNDLE"
-    )
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        (
+            "invalid peer certificate: UnknownIssuer",
+            "; the server's operator can add certificate authorities with PYEXEC_CA_BUNDLE",
+        ),
+        (
+            "Git executable not found. Ensure that Git is installed and available.",
+            " Name an archive instead, such as https://host/archive/NAME.tar.gz, or an image with git.",
+        ),
+    ],
+)
+async def test_a_message_of_the_installer_gets_advice(api: Api, message: str, advice: str) -> None:
+    result = await api.run("", pre_commands=[f"echo 'error: {message}'; exit 2"])
+    assert result["error"].endswith(f"{message}{advice}")
 
 
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:

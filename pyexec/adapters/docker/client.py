@@ -18,6 +18,7 @@ from aiodocker.containers import DockerContainer
 from aiodocker.exceptions import DockerError
 from aiohttp.client_exceptions import UnixClientConnectorError
 
+from pyexec.addresses import is_url
 from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable
 from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
 
@@ -47,17 +48,19 @@ def open_client(host: str, timeout_seconds: float, meter: Meter) -> Docker:
     """Return a client for `unix:///path` or `tcp://host:port`; sends no request. Needs a running event loop.
 
     Raises `SettingsError` if `host` is not valid."""
-    socket = host.removeprefix("unix://") if host.startswith("unix://") else None
-    connector = aiohttp.UnixConnector(socket, limit=0) if socket is not None else None
-    try:
-        # If there is a connector, the URL is not used to connect.
-        docker = Docker(
-            url="unix://localhost" if socket else host,
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+    scheme, _, rest = host.partition("://")
+    # aiodocker knows more schemes, which need other libraries.
+    if not (rest if scheme == "unix" else is_url(host, ("tcp", "http", "https"))):
+        raise SettingsError(
+            f"the address of the Docker engine is {host!r}; allowed are unix:///path and tcp://host:port; set "
+            "PYEXEC_DOCKER_SOCKET or PYEXEC_DOCKER_HOST"
         )
-    except ValueError as error:
-        raise SettingsError(f"PYEXEC_DOCKER_HOST is {host!r}: {error}") from error
+    # If there is a connector, the URL is not used to connect.
+    docker = Docker(
+        url="unix://localhost" if scheme == "unix" else host,
+        connector=aiohttp.UnixConnector(rest, limit=0) if scheme == "unix" else None,
+        timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+    )
     docker.session.trace_configs.append(request_metrics(meter))
     return docker
 

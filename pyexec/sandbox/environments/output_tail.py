@@ -4,6 +4,8 @@ import re
 
 _UNTRUSTED = re.compile("invalid peer certificate|CERTIFICATE_VERIFY_FAILED|unable to get (local )?issuer")
 """Messages of uv, of Python and of OpenSSL about a certificate, such as that of a proxy which inspects TLS."""
+_NO_GIT = "Git executable not found"
+"""A message of uv about a requirement such as `git+https://…`."""
 
 
 class OutputTail:
@@ -25,4 +27,8 @@ class OutputTail:
         reason = " ".join(lines[first:])[:500] or "it printed nothing"
         if _UNTRUSTED.search(reason):
             reason += "; the server's operator can add certificate authorities with PYEXEC_CA_BUNDLE"
+        elif _NO_GIT in reason:
+            reason += (
+                " Name an archive instead, such as https://host/archive/NAME.tar.gz, or an image with git."
+            )
         return reason
