@@ -109,8 +109,13 @@ class Executions:
         return await self._until_ended(await self.get(execution_id, caller), caller)
 
     @asynccontextmanager
-    async def output(self, execution: Execution, caller: Caller) -> AsyncIterator[OutputLog]:
-        """Yield the output so far. Its memory is reserved until the context exits."""
+    async def output(
+        self, execution: Execution, caller: Caller, *, complete: bool = False
+    ) -> AsyncIterator[OutputLog]:
+        """Yield the output so far. Its memory is reserved until the context exits.
+
+        If the replica that runs the program does not answer, yield an empty log; with `complete`, raise
+        `Unavailable`."""
         run = self._active_runs.get(execution.id)
         if execution.phase is not Phase.ENDED and run is not None:
             yield run.output_log
@@ -120,7 +125,8 @@ class Executions:
         else:
             async with self._memory.reserve() as reservation:
                 output_log = OutputLog()
-                async for stream, data in self._output_elsewhere(execution, 0, caller, follow=False):
+                read_output = self._peers.output if complete else self._output_elsewhere
+                async for stream, data in read_output(execution, 0, caller, follow=False):
                     output_log.append(stream, data)
                 self._memory.shrink(reservation, len(output_log))
                 yield output_log

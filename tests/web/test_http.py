@@ -11,7 +11,7 @@ import pytest
 
 from pyexec.domain.events import Finished, Output
 from pyexec.services.output_store import output_blob
-from tests.events import START, nonce
+from tests.events import START, claimed, new_id, nonce, running, submitted
 from tests.web.in_process import MEBIBYTE, SIZE, Recorded, Web, active, ended, get, running_web
 
 
@@ -62,6 +62,17 @@ async def test_a_stream_that_fails_is_a_broken_transfer(web: Web, path: str, ver
             assert b"Transfer-Encoding: chunked" in received
             assert not received.endswith(b"0\r\n\r\n")
             assert b"503" not in received
+
+
+async def test_output_that_cannot_be_reached_is_not_reported_as_empty(web: Web) -> None:
+    """The program runs on another replica, which does not answer."""
+    execution = new_id()
+    await web.log.append(execution, 0, [submitted(), claimed(), running()])
+    async with aiohttp.ClientSession(web.url) as http:
+        async with http.get(f"/api/v1/executions/{execution}/logs") as response:
+            assert (response.status, (await response.json())["code"]) == (503, "unavailable")
+        async with http.get(f"/api/v1/executions/{execution}") as response:
+            assert (response.status, (await response.json())["status"]) == (200, "running")
 
 
 async def test_no_browser_guesses_the_type_of_a_response(web: Web) -> None:

@@ -127,7 +127,7 @@ async def get_logs(request: web.Request) -> web.StreamResponse:
     headers = {"Content-Type": "text/plain"}
     if not query.follow:
         execution = await executions.get(read_execution_id(request), read_caller(request))
-        async with executions.output(execution, read_caller(request)) as output_log:
+        async with executions.output(execution, read_caller(request), complete=True) as output_log:
             headers["Content-Length"] = str(sum(output_log.size_of(stream) for stream in wanted))
             pieces = output_log.pieces(wanted, until=len(output_log))  # the program may print more meanwhile
             return await send_stream(request, headers, cooperative(pieces))
