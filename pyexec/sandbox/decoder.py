@@ -38,9 +38,13 @@ from pyexec.sandbox.session_protocol import (
 )
 
 FRAME_BYTES_MAX = 8 * 1024 * 1024
+JSON_BYTES_MAX = 64 * 1024
+"""A supervisor sends less than 16 KiB of JSON in a frame. 8 MiB can become 200 MB of objects, and block the server for
+more than a second."""
 NUMBERS_MAX = 2**53
 """Larger integers are not exact in the JSON parsers of some clients."""
 _CODE_CHARACTERS, _MESSAGE_CHARACTERS = 64, 1000
+"""Longer texts are cut: they come into events, answers and the server's log."""
 _HEADER = wire.HEADER
 _COLLECTED_KINDS = {collector.FILE, collector.SKIPPED, collector.COLLECTED}
 _STREAMS = {wire.STDOUT: Stream.STDOUT, wire.STDERR: Stream.STDERR}
@@ -82,16 +86,17 @@ def decode_frame(kind: bytes, payload: bytes | memoryview) -> Frame:
         return _transfer_frame(payload)
     if kind == wire.UNPACKED:
         return Unpacked()
-    document = _document(bytes(payload) or b"{}")
+    document = _document(payload)
     try:
         if kind == wire.STARTED:
             return _started(document)
         if kind == wire.READY:
-            return Ready(_text(document.get("python", "")))
+            return Ready(_text(document.get("python", ""))[:_CODE_CHARACTERS])
         if kind == wire.RETIRED:
-            return Retired(_text(document["reason"]))
+            return Retired(_text(document["reason"])[:_MESSAGE_CHARACTERS])
         if kind == wire.REJECTED:
-            return Rejected(_text(document["code"]), _text(document["message"]))
+            code, message = _text(document["code"]), _text(document["message"])
+            return Rejected(code[:_CODE_CHARACTERS], message[:_MESSAGE_CHARACTERS])
         if kind == wire.EXIT:
             return _exited(document)
         if kind == session_frames.SESSION:
@@ -195,9 +200,11 @@ def _files_collected(document: dict[str, Any]) -> FilesCollected:
     )
 
 
-def _document(payload: bytes) -> dict[str, Any]:
+def _document(payload: bytes | memoryview) -> dict[str, Any]:
+    if len(payload) > JSON_BYTES_MAX:
+        raise SandboxBroken(f"a frame has {len(payload)} bytes of JSON; the limit is {JSON_BYTES_MAX}")
     try:
-        document = json.loads(payload)
+        document = json.loads(bytes(payload) or b"{}")
     except (ValueError, RecursionError) as error:
         raise SandboxBroken("a frame does not contain valid JSON") from error
     if not isinstance(document, dict):
@@ -207,7 +214,8 @@ def _document(payload: bytes) -> dict[str, Any]:
 
 def _bytes(payload: bytes | memoryview) -> bytes:
     try:
-        return binascii.a2b_base64(payload)
+        # Otherwise a frame of any size could decode to no bytes, which no limit on output counts.
+        return binascii.a2b_base64(payload, strict_mode=True)
     except ValueError as error:
         raise SandboxBroken("a data frame is not valid base64") from error
 

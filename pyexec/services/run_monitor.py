@@ -145,7 +145,7 @@ async def start_and_follow(
 async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -> RunOutcome:
     """Copy the program's output and displays into the run's output log, up to the limits, until the program ends.
 
-    Raises `SandboxBroken` if the sandbox ends without reporting the program's end."""
+    Raises `SandboxBroken` if the sandbox ends without reporting the program's end, or sends any other frame."""
     log = run.output_log
     if run.execution.spec.reports:
         run.reports = ReportReader(_display_bytes(run.execution.spec, limits.display_bytes))
@@ -165,6 +165,8 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
                 run.write_output(Stream.DISPLAY, display)
         elif isinstance(frame, Exited):
             return outcome_of(frame, run)
+        else:  # no limit would bound their number
+            raise SandboxBroken(f"the sandbox sent a {type(frame).__name__} frame while the program ran")
     raise SandboxBroken("the sandbox ended before it reported how the program ended")
 
 

@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 
 from pyexec.errors import SandboxBroken
 from pyexec.guest import collector, session_frames, wire
-from pyexec.sandbox.decoder import Decoder
+from pyexec.sandbox.decoder import JSON_BYTES_MAX, Decoder
 from pyexec.sandbox.protocol import (
     FileChunk,
     FileHeader,
     FilesCollected,
     Frame,
     OutputChunk,
+    Ready,
+    Rejected,
     ReportChunk,
+    Retired,
     TransferFrame,
 )
 from pyexec.sandbox.session_protocol import Synced, TransferEnded
@@ -35,6 +38,7 @@ KINDS = [
     b"?",
     b"A",
 ]
+LONG_FILE = b" " * JSON_BYTES_MAX + b'{"path": "a", "size": 1}'
 END = {
     "reason": "exit",
     "exit_code": 0,
@@ -92,6 +96,9 @@ def test_frames_of_a_transfer_have_raw_bytes() -> None:
         (collector.FILE, []),
         (collector.FILE, b"{"),
         (collector.DATA, b"a"),
+        (wire.STDOUT, b"\n" * 100),
+        (wire.STARTED, {"x": [[]] * JSON_BYTES_MAX}),
+        (session_frames.TRANSFER, HEADER.pack(collector.FILE, 1) + LONG_FILE),
         (collector.COLLECTED, {}),
         (wire.EXIT, {**END, "exit_code": 256}),
         (wire.EXIT, {**END, "cpu_seconds": float("inf")}),
@@ -114,6 +121,13 @@ def test_frames_of_a_transfer_have_raw_bytes() -> None:
 def test_an_invalid_frame_is_a_broken_sandbox(kind: bytes, payload: object) -> None:
     with pytest.raises(SandboxBroken):
         decoded(frame(kind, payload))
+
+
+def test_long_texts_are_cut() -> None:
+    """They come into events, answers and the log."""
+    sent = frame(wire.READY, {"python": "3" * 5000}) + frame(wire.RETIRED, {"reason": "r" * 5000})
+    sent += frame(wire.REJECTED, {"code": "c" * 5000, "message": "m" * 5000})
+    assert decoded(sent) == [Ready("3" * 64), Retired("r" * 1000), Rejected("c" * 64, "m" * 1000)]
 
 
 def test_a_too_long_frame_is_rejected_at_its_header() -> None:

@@ -191,14 +191,18 @@ def run(callers: Sequence[Caller], runs_max: int = RUNS_MAX, cleaning_seconds: f
         loop.close()
 
 
+def create_pool(engine: Any, runs_max: int) -> Pool:
+    return Pool(
+        engine, default_kind=kind_of(64), size=SIZE, parallel=2, image_of=image_of, spec_of=spec_of,
+        busy=lambda: False, reuse=ReusePolicy(enabled=True, runs_max=runs_max, log_bytes_max=1 << 20),
+    )  # fmt: skip
+
+
 async def run_schedule(callers: Sequence[Caller], runs_max: int, cleaning_seconds: float) -> Report:
     memory = MemoryEngine("engine")
     memory.start_seconds, memory.cleaning_seconds = START_SECONDS, cleaning_seconds
     engine: Any = Engine(memory)
-    pool = Pool(
-        engine, default_kind=kind_of(64), size=SIZE, parallel=2, image_of=image_of, spec_of=spec_of,
-        busy=lambda: False, reuse=ReusePolicy(enabled=True, runs_max=runs_max, log_bytes_max=1 << 20),
-    )  # fmt: skip
+    pool = create_pool(engine, runs_max)
     schedule = Schedule(pool, memory)
     async with anyio.create_task_group() as serving:
         await serving.start(pool.serve, name="pool")
@@ -255,3 +259,31 @@ def test_a_request_does_not_wait_for_programs_that_run_for_long() -> None:
     report = run([*short, *(at(5, 30) for _ in range(SIZE)), at(5.01, 0.02), at(20, 0.02)], runs_max=100)
     assert START_SECONDS < report.waits[-2] < 2.1 * START_SECONDS  # they were taken for short ones
     assert report.waits[-1] < 0.01  # by now the pool has replaced them
+
+
+async def starts_with_breaking_sandboxes(seconds: float) -> int:
+    """Use two sandboxes of a kind whose idle ones break soon, as those of a hostile image can. Return the starts."""
+    memory = MemoryEngine("engine")
+    memory.start_seconds = START_SECONDS
+    engine: Any = Engine(memory)
+    pool = create_pool(engine, RUNS_MAX)
+    async with anyio.create_task_group() as serving:
+        await serving.start(pool.serve, name="pool")
+        await anyio.sleep(1)
+        for _ in range(2):
+            await pool.give_back(await pool.take(kind_of(128), "a"), reusable=False)
+        end = anyio.current_time() + seconds
+        while anyio.current_time() < end:
+            await anyio.sleep(0.05)
+            for box in [box for box in memory.boxes.values() if box.labels["memory"] == "128"]:
+                box.end()
+        serving.cancel_scope.cancel()
+    return int(engine.starts)
+
+
+def test_idle_sandboxes_that_break_are_not_replaced_again_and_again() -> None:
+    loop = VirtualLoop()
+    try:
+        assert loop.run_until_complete(starts_with_breaking_sandboxes(15)) <= SIZE + 2 + 3
+    finally:
+        loop.close()

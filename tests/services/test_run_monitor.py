@@ -12,7 +12,7 @@ from pyexec.domain.events import Usage
 from pyexec.domain.outcome import RunOutcome
 from pyexec.domain.output_files import FileLimits
 from pyexec.domain.output_log import Stream
-from pyexec.sandbox.protocol import Exited, Frame, OutputChunk
+from pyexec.sandbox.protocol import Exited, Frame, OutputChunk, Ready
 from pyexec.services import run_monitor
 from pyexec.services.active_runs import Run
 from pyexec.services.output_files import OutputFileLimits
@@ -127,3 +127,12 @@ async def test_too_many_switches_between_streams_exceed_the_output_limit(
 
 async def test_a_kill_that_no_caller_requested_is_an_invalid_report(run: Run) -> None:
     assert (await outcome_of(run, FakeSandbox(sends=[KILLED]))).reason == "broken"
+
+
+async def test_a_frame_that_no_running_program_has_ends_the_run(run: Run) -> None:
+    """No limit would bound such frames."""
+    outcome = await outcome_of(run, FakeSandbox(sends=[Ready("3.11")], silent=True))
+    assert (outcome.reason, outcome.detail) == (
+        "broken",
+        "the sandbox sent a Ready frame while the program ran",
+    )

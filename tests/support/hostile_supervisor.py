@@ -61,6 +61,15 @@ def lie(how: str) -> None:
             forever(b"x")
         case "deep_json":
             say(start, frame(b"X", b"[" * 1_000_000))
+        case "large_json":
+            say(start)
+            forever(frame(b"S", b'{"x": [' + b"[]," * 2_600_000 + b"[]]}"))
+        case "endless_starts":
+            say(start)
+            forever(frame(b"S", b'{"x": [' + b"[]," * 5_000 + b"[]]}"))
+        case "no_base64":
+            say(start)
+            forever(frame(b"1", b"\n" * 60_000))
         case "impossible_end":
             say(start, frame(b"X", {**END, "exit_code": 10**30}))
         case "endless_exit_code":

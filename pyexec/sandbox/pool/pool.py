@@ -266,7 +266,7 @@ class Pool:
         elif tenant is not None or self._refill.has_place():
             idle = IdleSandbox(sandbox, tenant)
             queue.idle.append(idle)
-            watch = partial(idle.watch, partial(self._forget, idle))
+            watch = partial(idle.watch, partial(self._forget_broken, kind, idle))
             self._group().start_soon(watch, name=f"watch the idle sandbox {sandbox.container_id[:12]}")
         else:
             self._group().start_soon(discard, sandbox, name="remove a surplus sandbox")
@@ -276,6 +276,12 @@ class Pool:
         for queue in (each for each in self.queues.values() if idle in each.idle):
             queue.idle.remove(idle)
             self._changed.notify_all()
+
+    def _forget_broken(self, kind: SandboxKind, idle: IdleSandbox) -> None:
+        """Forget a broken sandbox and its kind: a hostile image can break each one after its start."""
+        if kind != self._default_kind:
+            self._refill.demand.forget(kind)
+        self._forget(idle)
 
     async def _clear(self) -> None:
         while idle := next((idle for queue in self.queues.values() for idle in queue.idle), None):
