@@ -13,7 +13,6 @@ from pyexec.domain.isolation import LIMITS
 PREFIX = "PYEXEC_"
 # 31 years, because some clocks of Python fail beyond 292. 1 PiB, because Docker rejects 2**63 bytes.
 UNITS_MAX = {"in seconds": 10**9, "in MiB": 2**30, "in bytes": 2**50}
-UNITS_MAX |= {"CPU weight": 2**18, "processes and": 2**22}  # limits of Linux
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -26,16 +25,16 @@ def _setting(
     maximum: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Describe one setting. A `maximum` needs a `minimum`. Each unit has a maximum."""
+    """Describe one setting. A `maximum` needs a `minimum`. A unit in `doc` has its own."""
     maximum = next((top for unit, top in UNITS_MAX.items() if unit in doc), maximum)
-    bounds = {"minimum": minimum, "maximum": maximum}
-    metadata = {"section": section, "doc": doc, "choices": tuple(choices)} | bounds
-    return field(default=default, metadata=metadata)
+    values = {"choices": tuple(choices), "minimum": minimum, "maximum": maximum}
+    return field(default=default, metadata={"section": section, "doc": doc} | values)
 
 
 _server = partial(_setting, "The server")
 _engine = partial(_setting, "Docker and sandboxes")
 _run = partial(_setting, "Limits of a run")
+_cpu_shares = partial(_run, 1024, minimum=2, maximum=2**18)  # the bounds of Linux
 _capacity = partial(_setting, "Capacity")
 _images = partial(_setting, "Images and packages")
 _sizes = partial(_setting, "Sizes and retention")
@@ -114,7 +113,7 @@ class Settings:
         "user ids of sandboxes, as FIRST-LAST; each sandbox on the engine has one of its own; a single id is shared by "
         "all sandboxes",
     )
-    pids_max: int = _engine(256, "maximum number of processes and threads in a sandbox", minimum=8)
+    pids_max: int = _engine(256, "most processes and threads in a sandbox", minimum=8, maximum=2**22)
     allow_unenforced: tuple[str, ...] = _engine(
         (), "limits that this Docker engine need not enforce", choices=LIMITS
     )
@@ -134,8 +133,8 @@ class Settings:
         2048, "default limit of the files in /work and /tmp together, in MiB", minimum=1
     )
     max_disk_mb: int = _run(32768, "highest disk limit that a request may ask for, in MiB", minimum=1)
-    default_cpu_shares: int = _run(1024, "default CPU weight, relative to other runs", minimum=2)
-    max_cpu_shares: int = _run(1024, "highest CPU weight that a request may ask for", minimum=2)
+    default_cpu_shares: int = _cpu_shares("default CPU weight, relative to other runs")
+    max_cpu_shares: int = _cpu_shares("highest CPU weight that a request may ask for")
     default_cpus: float | None = _run(
         None, "default limit of CPUs; none: PYEXEC_MAX_CPUS if it is set, else no limit", minimum=0.01
     )
