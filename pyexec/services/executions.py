@@ -146,7 +146,8 @@ class Executions:
     ) -> AsyncGenerator[Sequence[Item], None]:
         """Yield events and output after a position, in order, in batches that take a millisecond or so to encode.
 
-        With `follow`, continue until the execution ends."""
+        With `follow`, continue until the execution ends. Without it, the iteration raises `Unavailable` if the replica
+        that runs the program does not answer."""
         await self.get(execution_id, caller)
         return self.known_items(execution_id, after, caller, follow=follow)
 
@@ -174,7 +175,9 @@ class Executions:
                     at = batch[-1].position
                     yield batch
             if self._runs_elsewhere(execution, caller):
-                async for stream, data in self._output_elsewhere(execution, at.offset, caller, follow=follow):
+                # With `follow`, this tries again. Without it, an early end would look like the end of the output.
+                read_output = self._output_elsewhere if follow else self._peers.output
+                async for stream, data in read_output(execution, at.offset, caller, follow=follow):
                     at = Position(seq=at.seq, offset=at.offset + len(data))
                     yield [OutputItem(position=at, stream=stream, data=data)]
             if execution.phase is Phase.ENDED or not follow:

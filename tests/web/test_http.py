@@ -71,6 +71,9 @@ async def test_output_that_cannot_be_reached_is_not_reported_as_empty(web: Web) 
     async with aiohttp.ClientSession(web.url) as http:
         async with http.get(f"/api/v1/executions/{execution}/logs") as response:
             assert (response.status, (await response.json())["code"]) == (503, "unavailable")
+        async with http.get(f"/api/v1/executions/{execution}/events?follow=0") as response:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await response.read()
         async with http.get(f"/api/v1/executions/{execution}") as response:
             assert (response.status, (await response.json())["status"]) == (200, "running")
 
