@@ -202,7 +202,7 @@ for _ in range(900):
     file = os.memfd_create('locked')
     for lock in locks:
         libc.fcntl(file, 6, lock)
-time.sleep(3)
+time.sleep(10)
 print('filled')
 """
 
