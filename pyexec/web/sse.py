@@ -3,6 +3,7 @@
 import binascii
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
@@ -23,6 +24,7 @@ from pyexec.web.streaming import cooperative, result_pieces
 logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0
+_EVENT_ID = re.compile(r"(?P<seq>[0-9]+)\.(?P<offset>[0-9]+)")
 _EVENT_ID_LENGTH_MAX = 31
 
 
@@ -30,14 +32,13 @@ def parse_position(last_event_id: str | None) -> Position:
     """Parse a `Last-Event-ID` header, `<seq>.<output offset>`; without one, return the start of the stream."""
     if not last_event_id:
         return Position()
-    seq, dot, offset = last_event_id.partition(".")
-    is_valid = dot and seq.isdecimal() and offset.isdecimal() and len(last_event_id) <= _EVENT_ID_LENGTH_MAX
-    if not is_valid:
+    position = _EVENT_ID.fullmatch(last_event_id)
+    if position is None or len(last_event_id) > _EVENT_ID_LENGTH_MAX:
         raise InvalidRequest(
             f"Last-Event-ID must have the form <seq>.<output offset>, not {quote(last_event_id)}",
             field="Last-Event-ID",
         )
-    return Position(seq=int(seq), offset=int(offset))
+    return Position(seq=int(position["seq"]), offset=int(position["offset"]))
 
 
 async def send_events(

@@ -111,6 +111,8 @@ async def test_get_waits_for_the_end_but_not_longer_than_asked(api: Api) -> None
         ("/api/v1/executions?limit=1.5", "limit", "1.5"),
         ("/api/v1/executions?status=done", "status", "completed"),
         ("/api/v1/executions?cursor=x", "cursor", "next_cursor"),
+        ("/api/v1/executions?session_id=ses_1", "session_id", "'ses_1' is not a session id"),
+        ("/api/v1/executions?session_id=", "session_id", "'' is not a session id"),
         (f"/api/v1/executions/{UNKNOWN}/logs?stream=stdin", "stream", "stdout"),
         (f"/api/v1/executions/{UNKNOWN}/logs?follow=maybe", "follow", "0 or 1"),
         ("/api/v1/executions?status=%FF", "status", "completed"),

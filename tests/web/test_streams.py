@@ -125,7 +125,9 @@ async def test_many_watchers_of_one_run_see_the_same(api: Api) -> None:
         assert printed(one, stream) == printed(two, stream)
 
 
-@pytest.mark.parametrize("position", ["x", "1", "1.", ".1", "1.x", "-1.0", "1.1.1", "9" * 40])
+@pytest.mark.parametrize(
+    "position", ["x", "1", "1.", ".1", "1.x", "-1.0", "1.1.1", "9" * 40, "\u0661.\u0662"]
+)
 async def test_an_invalid_last_event_id_is_refused(api: Api, position: str) -> None:
     execution_id = (await api.run(""))["execution_id"]
     answer = await api.get(f"/api/v1/executions/{execution_id}/events", headers={"Last-Event-ID": position})

@@ -10,9 +10,11 @@ from aiohttp_apispec import docs, headers_schema, match_info_schema, querystring
 from pyexec.codec import to_json
 from pyexec.domain.event_stream import EndItem, Item, OutputItem, Position
 from pyexec.domain.execution import Phase
+from pyexec.domain.ids import is_session_id
 from pyexec.domain.output_log import Stream
 from pyexec.domain.result import Result
 from pyexec.domain.timeline import Timeline
+from pyexec.errors import InvalidRequest, quote
 from pyexec.web.context import get_context, public, read_caller, read_execution_id
 from pyexec.web.headers import TAR, known_version, version_headers
 from pyexec.web.openapi.schema_builder import SchemaRole, error_responses, schema_of
@@ -96,6 +98,8 @@ async def list_executions(request: web.Request) -> web.StreamResponse:
     To follow the list, send the `ETag` of the last response as `If-None-Match`, and `wait`: the server responds as soon
     as an execution is accepted, changes or ends. The deletion of an ended execution is not a change."""
     query = read_query(request, ListQuery)
+    if query.session_id is not None and not is_session_id(query.session_id):
+        raise InvalidRequest(f"{quote(query.session_id)} is not a session id", field="session_id")
     listing = get_context(request).executions.listing
     known = known_version(request)
     # Before the list is read, so that a change meanwhile leads to another version.
