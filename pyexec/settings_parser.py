@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,8 @@ CLIENT_VARIABLES = frozenset({"PYEXEC_SERVER", "PYEXEC_TOKEN", "PYEXEC_TEST_IMAG
 
 ID_MAX = 2**31 - 1
 """The highest user id that Docker accepts."""
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
+_NUMBER = re.compile(r"-?[0-9]{0,20}\.?[0-9]{0,20}(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
 _TRUE, _FALSE = frozenset({"on", "true", "1"}), frozenset({"off", "false", "0"})
 
 
@@ -178,7 +181,15 @@ def _parse_bool(text: str, _: object) -> bool:
     return text.lower() in _TRUE
 
 
+def _parse_int(text: str, _: object) -> int:
+    if _WHOLE_NUMBER.fullmatch(text) is None:
+        raise ValueError(text)  # Python also takes `8_080` and the digits of other scripts
+    return int(text)
+
+
 def _parse_float(text: str, _: object) -> float:
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(text)
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)
@@ -194,7 +205,7 @@ def _parse_list(text: str, _: object) -> tuple[str, ...]:
 
 def _parse_range(text: str, _: object) -> range:
     first, dash, last = text.partition("-")
-    numbers = range(int(first), int(last if dash else first) + 1)
+    numbers = range(_parse_int(first, int), _parse_int(last if dash else first, int) + 1)
     if not numbers or numbers[0] < 1 or numbers[-1] > ID_MAX:
         raise ValueError(text)
     return numbers
@@ -202,6 +213,7 @@ def _parse_range(text: str, _: object) -> range:
 
 _converter = cattrs.Converter()
 _converter.register_structure_hook(bool, _parse_bool)
+_converter.register_structure_hook(int, _parse_int)
 _converter.register_structure_hook(float, _parse_float)
 _converter.register_structure_hook(range, _parse_range)
 _converter.register_structure_hook(Path, lambda text, _: Path(text))
