@@ -1,10 +1,8 @@
 """Check this machine and its files: address, data directory, blob store, certificates, package installer."""
 
 import errno
-import os
 import shutil
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,15 +12,16 @@ import anyio
 
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.data_dir import DataDir, try_write
+from pyexec.adapters.sqlite.log import EmbeddedLog
 from pyexec.addresses import join_host_port
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.webhooks import SECRET_FORM
 from pyexec.errors import ExecutorError, SettingsError, Unavailable
 from pyexec.preflight.check_result import CheckResult, failed, ok, warning
-from pyexec.sandbox.environments.setup import installed_uv
 from pyexec.services.clock import new_execution_id
 from pyexec.settings import LOOPBACK, Settings
 from pyexec.tenants_file import read_tenants, webhook_policy
+from pyexec.wiring.setup_files import count_certificates, find_installer
 from pyexec.wiring.tracing import ENDPOINT, is_tracing
 
 LOW_MB = 1024
@@ -104,7 +103,8 @@ def check_webhooks(settings: Settings) -> Iterator[CheckResult]:
 
 
 def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
-    """Check that the data directory is writable, has free space, and is not used by another server."""
+    """Check that the data directory is writable, has free space, is not used by another server, and that a log in it
+    can be opened."""
     path = settings.data_dir.absolute()
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     shown = repr(str(settings.data_dir))
@@ -112,9 +112,14 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
         try_write(existing)
         holder = DataDir.lock_owner(settings.data_dir)
         free_mb = shutil.disk_usage(existing).free // MEBIBYTE
+        if holder is None and settings.consul_addr is None:
+            EmbeddedLog.try_open(settings.data_dir)
     except OSError as error:
         fix = "PYEXEC_DATA_DIR must be a directory that the server can write to"
         yield failed("data", f"cannot use {shown}: {error.strerror}", fix)
+        return
+    except ExecutorError as error:
+        yield failed("data", f"cannot use {shown}: {error}")
         return
     if free_mb < LOW_MB:
         yield warning(
@@ -169,15 +174,12 @@ def check_certificates(settings: Settings) -> Iterator[CheckResult]:
     """Check that PYEXEC_CA_BUNDLE, if set, is a readable PEM file."""
     if settings.ca_bundle is None:
         return
-    path = repr(str(settings.ca_bundle))
     try:
-        count = len(ssl.create_default_context(cafile=settings.ca_bundle).get_ca_certs())
-    except OSError as error:  # ssl.SSLError is an OSError
-        reason = error.strerror or str(error)
-        fix = "set PYEXEC_CA_BUNDLE to a PEM file"
-        yield failed("ca", f"cannot read certificates from {path}: {reason}", fix)
+        count = count_certificates(settings.ca_bundle)
+    except SettingsError as error:
+        yield failed("ca", error)
     else:
-        yield ok("ca", f"{path} contains {count} certificate authorities")
+        yield ok("ca", f"{str(settings.ca_bundle)!r} contains {count} certificate authorities")
 
 
 def check_installer(settings: Settings) -> Iterator[CheckResult]:
@@ -185,19 +187,13 @@ def check_installer(settings: Settings) -> Iterator[CheckResult]:
     if settings.setup_network == "none":
         yield ok("installer", "not used: package installation is disabled (PYEXEC_SETUP_NETWORK=none)")
         return
-    try:
-        uv = settings.uv or installed_uv()
-    except FileNotFoundError:
-        yield failed(
-            "installer", "uv is missing", "reinstall the server, or set PYEXEC_UV to a statically linked uv"
-        )
-        return
     yield from _check_index(settings)
-    if not (uv.is_file() and os.access(uv, os.X_OK)):
-        problem = f"{str(uv)!r} is not an executable file"
-        yield failed("installer", problem, "set PYEXEC_UV to a statically linked uv")
+    try:
+        uv = find_installer(settings.uv)
+    except SettingsError as error:
+        yield failed("installer", error)
     else:
-        yield ok("installer", f"{str(uv)!r}")
+        yield ok("installer", repr(str(uv)))
 
 
 def check_sessions(settings: Settings) -> Iterator[CheckResult]:

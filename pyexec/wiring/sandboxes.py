@@ -23,13 +23,14 @@ from pyexec.metrics import Meter
 from pyexec.ports import ContainerSpec, EngineIdentity
 from pyexec.sandbox import guest_source
 from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
-from pyexec.sandbox.environments.setup import Setup, SetupConfig, installed_uv
+from pyexec.sandbox.environments.setup import Setup, SetupConfig
 from pyexec.sandbox.isolation_check import IsolationCheck, IsolationCheckConfig
 from pyexec.sandbox.pool.kind_queue import SandboxKind
 from pyexec.sandbox.pool.pool import Pool
 from pyexec.sandbox.pool.returns import ReusePolicy
 from pyexec.services.preparation import kind_of
 from pyexec.settings import Settings
+from pyexec.wiring.setup_files import count_certificates, find_installer
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +242,9 @@ async def open_index(settings: Settings) -> AsyncIterator[IndexSource]:
 
 
 def _setup_config(settings: Settings, labels: Mapping[str, str], index: IndexSource) -> SetupConfig:
+    """Raise `SettingsError` if a file that setups use cannot be read."""
+    if settings.ca_bundle is not None:
+        count_certificates(settings.ca_bundle)
     return SetupConfig(
         labels=labels,
         network=settings.setup_network,
@@ -248,7 +252,7 @@ def _setup_config(settings: Settings, labels: Mapping[str, str], index: IndexSou
         memory_bytes=settings.setup_memory_mb * MEBIBYTE,
         disk_bytes=settings.setup_disk_mb * MEBIBYTE,
         pids_max=setup_pids_max(settings),
-        uv=settings.uv or installed_uv(),
+        uv=find_installer(settings.uv) if settings.setup_network != "none" else None,
         index=index,
         ca_bundle=settings.ca_bundle,
     )

@@ -1,5 +1,6 @@
 """Test `python-executor-server --check`: its results, how to fix each problem, and that it leaves nothing behind."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,10 +14,14 @@ import pytest
 
 from pyexec.adapters.data_dir import DataDir
 from pyexec.adapters.docker.engine import DockerInfo
+from pyexec.adapters.sqlite.log import FILE_NAME, EmbeddedLog
+from pyexec.errors import CorruptLog
 from pyexec.preflight.check_result import Verdict, as_text, ok, warning
 from pyexec.preflight.docker import check_info, check_memory
-from pyexec.preflight.host import check_sessions
+from pyexec.preflight.host import check_data_dir, check_sessions
 from pyexec.settings import Settings
+from tests.events import new_id, submitted
+from tests.isolation.test_isolation_check import refusal
 from tests.operations.preflight import Checked, check, run
 from tests.support.consul import ACL, MASTER, Agent, dev_agent
 from tests.support.images import docker
@@ -158,6 +163,48 @@ def test_all_problems_are_reported_at_once(image: str, tmp_path: Path) -> None:
     assert "is not an executable file" in found("installer", "failed")[0]
     assert "cannot be reached" in found("consul", "failed")[0]
     assert "set PYEXEC_API_TOKENS" in found("address", "warning")[0]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 1.0])
+def test_a_damaged_log_is_reported_and_nothing_changes(tmp_path: Path, kept: float) -> None:
+    """The log is healthy if all of it is `kept`, and as good as new if nothing is."""
+
+    async def write_log() -> None:
+        async with await EmbeddedLog.open(tmp_path) as log:
+            for _ in range(50):
+                await log.append(new_id(), 0, [submitted()])
+
+    asyncio.run(write_log())
+    file = tmp_path / FILE_NAME
+    os.truncate(file, int(file.stat().st_size * kept))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    [result] = check_data_dir(Settings(data_dir=tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    if kept == 0.5:
+        with pytest.raises(CorruptLog) as refused:
+            asyncio.run(write_log())
+        assert (result.verdict, result.text) == (
+            Verdict.FAILED,
+            f"cannot use {str(tmp_path)!r}: {refused.value}",
+        )
+    else:
+        assert result.verdict is Verdict.OK
+
+
+@pytest.mark.parametrize("content", [b"no database" * 1000, b"\0" * 8192])
+def test_a_file_that_is_no_log_is_reported(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    [result] = check_data_dir(Settings(data_dir=tmp_path))
+    assert result.verdict is Verdict.FAILED
+    assert "the file of the event log is corrupt" in result.text
+
+
+def test_a_server_does_not_start_with_files_that_setups_could_not_use(image: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no certificate")
+    refused = refusal(tmp_path, image, uv=str(tmp_path), setup_network="pyexec-setup")
+    assert f"PYEXEC_UV: {str(tmp_path)!r} is not an executable file" in refused
+    refused = refusal(tmp_path, image, ca_bundle=str(tmp_path / "file"))
+    assert f"PYEXEC_CA_BUNDLE: cannot read certificates from {str(tmp_path / 'file')!r}" in refused
 
 
 def test_a_token_with_insufficient_rights_is_reported(image: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
@@ -96,6 +96,20 @@ class SqliteStore:
             db.close()
             raise
         return cls(db)
+
+    @classmethod
+    def try_open(cls, file: Path) -> None:
+        """Read from the file what `open` and the start read. Create nothing, not even the files that SQLite keeps
+        beside it: `immutable` skips them. Raises `CorruptLog` if the file has another schema version."""
+        if not file.exists():
+            return
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as db:
+            version = _read_version(db, file)
+            has_newer_pages = file.with_name(
+                f"{file.name}-wal"
+            ).exists()  # after a crash; `immutable` ignores them
+            if version == _SCHEMA_VERSION and not has_newer_pages:
+                cls(db).open_executions()
 
     def close(self) -> None:
         """Close the file."""
@@ -269,10 +283,14 @@ class SqliteStore:
 
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
+    if _read_version(db, file) == 0:
         db.executescript(_SCHEMA)
-        version = _SCHEMA_VERSION
-    if version != _SCHEMA_VERSION:
-        raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")
     db.executescript(_ADDED_TABLES)
+
+
+def _read_version(db: sqlite3.Connection, file: Path) -> int:
+    """Return the schema version, 0 for a new file. Raises `CorruptLog` for one that this server cannot read."""
+    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, _SCHEMA_VERSION):
+        raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")
+    return version

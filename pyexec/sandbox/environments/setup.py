@@ -69,8 +69,8 @@ class RunInBackground(Protocol):
 class SetupConfig:
     """The operator's limits for a setup, in seconds and bytes, and the source of packages.
 
-    `uv` is the path of the installer, a static build that runs in every image. `ca_bundle` contains the certificate
-    authorities of the package index. `labels` are those of every container of this replica."""
+    `uv` is the path of the installer, a static build that runs in every image; None if there are no setups. `ca_bundle`
+    contains the certificate authorities of the package index. `labels` are those of every container of this replica."""
 
     labels: Mapping[str, str]
     network: str
@@ -78,7 +78,7 @@ class SetupConfig:
     memory_bytes: int
     disk_bytes: int
     pids_max: int
-    uv: Path
+    uv: Path | None
     index: Callable[[], AbstractContextManager[str | None]]
     """Yields the URL of the package index for one setup."""
     ca_bundle: Path | None = None
@@ -236,7 +236,7 @@ class Setup:
 
     def _spec(self, base: Image, recipe: Recipe) -> SetupSpec:
         config = self.config
-        files: dict[str, bytes | Path] = {_UV: config.uv}
+        files: dict[str, bytes | Path] = {} if config.uv is None else {_UV: config.uv}
         if requirements := parse_requirements(recipe.requirements_txt or ""):
             files[_REQUIREMENTS] = requirements.file_text.encode()
         if config.ca_bundle is not None:
