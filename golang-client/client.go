@@ -4,8 +4,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // DefaultURL is the URL of a server with default settings on this machine.
@@ -26,8 +28,7 @@ type ClientOption func(*Client)
 // New creates a client for the server at baseURL. The URL may contain a path; a trailing slash is ignored. New
 // fails with an [ArgumentError] if the URL is invalid.
 func New(baseURL string, options ...ClientOption) (*Client, error) {
-	address, err := url.Parse(baseURL)
-	if err != nil || (address.Scheme != "http" && address.Scheme != "https") || address.Hostname() == "" {
+	if !isServerURL(baseURL) {
 		return nil, argumentError("invalid server URL '%s': it must look like http://host:8080", baseURL)
 	}
 	client := &Client{
@@ -39,6 +40,20 @@ func New(baseURL string, options ...ClientOption) (*Client, error) {
 		option(client)
 	}
 	return client, nil
+}
+
+// isServerURL reports whether requests can be sent to paths below this URL.
+func isServerURL(address string) bool {
+	parsed, err := url.Parse(address)
+	if err != nil || (parsed.Scheme != "http" && parsed.Scheme != "https") || parsed.Hostname() == "" {
+		return false
+	}
+	if port := parsed.Port(); port != "" {
+		if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
+			return false
+		}
+	}
+	return parsed.RawQuery == "" && parsed.Fragment == "" && !strings.ContainsFunc(address, unicode.IsSpace)
 }
 
 // WithToken sends an API token with every request.

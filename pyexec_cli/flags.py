@@ -53,7 +53,7 @@ class _Number(asyncclick.ParamType[float]):
         return number
 
 
-POSITIVE = _Number(int, lambda number: number >= 1, "a positive integer")
+POSITIVE = _Number(int, lambda number: 1 <= number < 2**63, "a positive integer")
 ABOVE_ZERO = _Number(float, lambda number: 0 < number < math.inf, "a positive number")
 
 GLOBAL_FLAGS = (

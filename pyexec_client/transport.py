@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,6 +52,16 @@ class Response:
             ) from error
 
 
+def _is_server_url(address: str) -> bool:
+    """Return True if requests can be sent to paths below this URL."""
+    try:
+        url = urlsplit(address)
+        is_whole = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # of a malformed IPv6 address or port
+        return False
+    return is_whole and not (url.query or url.fragment or re.search(r"\s", address))
+
+
 @define
 class Transport:
     """Send requests to one server. `base_url` may contain a path; a trailing slash is ignored."""
@@ -60,11 +71,10 @@ class Transport:
     _session: aiohttp.ClientSession | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        url = urlsplit(text("base_url", self.base_url))
+        if not _is_server_url(text("base_url", self.base_url)):
+            raise ValueError(f"invalid server URL {self.base_url!r}: it must look like http://host:8080")
         if self.token is not None:
             text("token", self.token)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError(f"invalid server URL {self.base_url!r}: it must look like http://host:8080")
         self.base_url = self.base_url.rstrip("/")
 
     async def close(self) -> None:

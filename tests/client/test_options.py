@@ -101,6 +101,24 @@ def test_equal_types_are_accepted():
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "host:8080",
+        "ftp://host",
+        "http://",
+        "http://[::1",
+        "http://host:99999",
+        "http://host: 80",
+        "http://host/?x=1",
+        "http://host/base#part",
+    ],
+)
+def test_an_address_that_is_no_server_is_refused(address):
+    with pytest.raises(ValueError, match="it must look like http://host:8080"):
+        AsyncClient(address)
+
+
+@pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda client: client.run(7), "source must be"),
