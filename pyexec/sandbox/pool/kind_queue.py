@@ -13,6 +13,8 @@ from pyexec.errors import ExecutorError, SandboxBroken
 from pyexec.sandbox.pool.returns import ReturnForecast
 from pyexec.sandbox.sandbox import Sandbox
 
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+
 logger = logging.getLogger(__name__)
 
 
@@ -106,7 +108,10 @@ class Use:
 
 @define(eq=False)
 class KindQueue:
-    """All sandboxes and requests of one kind. After failed starts, no new one begins until `paused_until`.
+    """All sandboxes and requests of one kind.
+
+    `failures` counts the starts that failed and the idle sandboxes that broke since a caller took one. After each of
+    them, no idle sandbox is started until `paused_until`.
 
     `in_use` has the sandboxes that callers have taken. `returning` counts, by tenant, those that are being cleaned."""
 
@@ -118,6 +123,13 @@ class KindQueue:
     returns: ReturnForecast = field(factory=ReturnForecast)
     failures: int = 0
     paused_until: float = -math.inf
+
+    def back_off(self, now: float) -> float:
+        """Pause after a failure, the longer the more there were. Return the seconds."""
+        delay = RETRY_SECONDS[min(self.failures, len(RETRY_SECONDS) - 1)]
+        self.failures += 1
+        self.paused_until = now + delay
+        return delay
 
     @property
     def supply(self) -> int:

@@ -31,8 +31,6 @@ from pyexec.sandbox.sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-
 
 class Pool:
     """Keeps up to `size` idle sandboxes of the kinds with the highest demand. `serve` must be running while it is used.
@@ -164,6 +162,7 @@ class Pool:
 
     def _record_use(self, kind: SandboxKind, sandbox: Sandbox, tenant: str) -> None:
         self._kinds[sandbox] = kind
+        self.queues[kind].failures = 0
         self.queues[kind].in_use[sandbox] = Use(tenant, anyio.current_time())
 
     async def _next_sandbox(self, kind: SandboxKind, tenant: str) -> Sandbox:
@@ -225,7 +224,6 @@ class Pool:
             return
         finally:
             queue.starting -= 1
-        queue.failures = 0
         self.python_versions[kind.image] = sandbox.python
         self._offer(kind, sandbox, None)
 
@@ -236,9 +234,7 @@ class Pool:
         if request := queue.next_failed():
             request.fail(error)
         else:
-            delay = RETRY_SECONDS[min(queue.failures, len(RETRY_SECONDS) - 1)]
-            queue.failures += 1
-            queue.paused_until = anyio.current_time() + delay
+            delay = queue.back_off(anyio.current_time())
             logger.warning(
                 "starting an idle sandbox of %s failed; retrying in %g s: %s", kind.image, delay, error
             )
@@ -278,8 +274,10 @@ class Pool:
             self._changed.notify_all()
 
     def _forget_broken(self, kind: SandboxKind, idle: IdleSandbox) -> None:
-        """Forget a broken sandbox and its kind: a hostile image can break each one after its start."""
-        if kind != self._default_kind:
+        """Forget a broken sandbox. An image can break each one after its start: forget its kind, or back off."""
+        if kind == self._default_kind:
+            self.queues[kind].back_off(anyio.current_time())
+        else:
             self._refill.demand.forget(kind)
         self._forget(idle)
 
