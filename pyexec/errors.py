@@ -198,6 +198,10 @@ class SandboxBroken(ExecutorError):
     code = "sandbox_broken"
 
 
+class SandboxStalled(SandboxBroken):
+    """The supervisor of a sandbox did not take or unpack its archive in time, while the engine was healthy."""
+
+
 class SandboxRefused(ExecutorError):
     """The supervisor could not unpack the archive (code `disk_full` or `bad_archive`), or the start signal came too
     late (code `late`)."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Self
 
 import anyio
@@ -14,6 +14,7 @@ from pyexec.errors import (
     ImageUnavailable,
     SandboxBroken,
     SandboxRefused,
+    SandboxStalled,
     Unavailable,
 )
 from pyexec.ports import Container, ContainerSpec, Engine
@@ -35,7 +36,10 @@ FULL_SPEED_CPUS = 0.1
 """With fewer processors, a start has proportionally more time: it takes about 0.2 s of processor time (2026-11-28)."""
 CHECK_SECONDS = 5.0
 """If the supervisor sends nothing for this long, check the engine, because it may be the cause."""
-UNPACK_SECONDS = 120.0
+UNPACK_SECONDS = 60.0
+UNPACK_BYTES_PER_SECOND_MIN = 1024 * 1024
+"""A supervisor may spend `UNPACK_SECONDS` on an archive, and the time that its bytes take at this rate. Supervisors
+unpack some 100 MB per second; one that a caller has replaced could otherwise hold a slot for hours."""
 CLEAN_SECONDS = 2.0
 """Maximum time for the cleanup and the start of the next interpreter: twenty times the processor time of a cleanup."""
 FRAME_BYTES = 256 * 1024
@@ -52,7 +56,8 @@ class Sandbox:
 
     Every method raises `SandboxBroken` if the sandbox has ended or sends invalid frames, `SandboxRefused` if the
     supervisor rejects a request, and `EngineError` if the connection breaks. From `start_program` on, the sandbox
-    reconnects instead."""
+    reconnects instead. `send_archive` and `unpack` raise `SandboxStalled` if the supervisor takes too long, and
+    `Unavailable` if the engine is the cause."""
 
     def __init__(self, engine: Engine, container: Container, image: str | None = None) -> None:
         self._engine = engine
@@ -63,8 +68,13 @@ class Sandbox:
         self.created_at = anyio.current_time()
         self.runs = 0
         """How many programs this sandbox has started."""
+        self._slowness = 1.0
+        """How many times longer than at full speed everything may take, because the sandbox has few processors."""
         self._unsent = b""
         """The last frame of the archive so far, held back to send the end of the archive in the same write."""
+        self._unpack_seconds = 0.0
+        """How long this object has waited for the supervisor to take and to unpack the archive."""
+        self._archive_bytes = 0
         self._nonce: str | None = None
         """The frames before this start are of other programs, and are skipped."""
         self._started: Started | None = None
@@ -100,7 +110,8 @@ class Sandbox:
 
         Raises `ImageUnavailable` if the supervisor does not start in this image."""
         sandbox = cls(engine, await engine.start(spec), image)
-        seconds = STARTUP_SECONDS * max(1.0, FULL_SPEED_CPUS / (spec.cpus or FULL_SPEED_CPUS))
+        sandbox._slowness = max(1.0, FULL_SPEED_CPUS / (spec.cpus or FULL_SPEED_CPUS))
+        seconds = STARTUP_SECONDS * sandbox._slowness
         try:
             with anyio.fail_after(seconds):
                 sandbox.python = sandbox._stream.check(await sandbox._stream.next(), Ready).python
@@ -151,19 +162,36 @@ class Sandbox:
         """Send the next bytes of the archive. `unpack` sends the last of them together with the end."""
         for start in range(0, len(data), FRAME_BYTES):
             unsent, self._unsent = self._unsent, protocol.archive_frame(data[start : start + FRAME_BYTES])
+            self._archive_bytes += len(self._unsent)
             if unsent:
-                await self._write(unsent)
+                async with self._limited_unpacking():
+                    await self._write(unsent)
 
     async def unpack(self) -> None:
-        """End the archive, and wait until it is unpacked. Raises `Unavailable` if the engine does not respond."""
+        """End the archive, and wait until it is unpacked."""
         unsent, self._unsent = self._unsent, b""
-        await self._write(unsent + protocol.archive_frame(b""))
-        for seconds in (CHECK_SECONDS, UNPACK_SECONDS):
-            with anyio.move_on_after(seconds):
+        async with self._limited_unpacking():
+            await self._write(unsent + protocol.archive_frame(b""))
+            with anyio.move_on_after(CHECK_SECONDS) as waited:
                 self._stream.check(await self._stream.next(), Unpacked)
-                return
-            await self._engine.check()  # a silent engine does not break the connection
-        raise SandboxBroken(f"unpacking the archive timed out after {UNPACK_SECONDS:g} s")
+            if waited.cancelled_caught:
+                await self._engine.check()  # a silent engine does not break the connection
+                self._stream.check(await self._stream.next(), Unpacked)
+        self._unpack_seconds, self._archive_bytes = 0.0, 0
+
+    @asynccontextmanager
+    async def _limited_unpacking(self) -> AsyncIterator[None]:
+        """Count the time in the block as the supervisor's. Raises `SandboxStalled` once it has had too much."""
+        allowed = UNPACK_SECONDS * self._slowness + self._archive_bytes / UNPACK_BYTES_PER_SECOND_MIN
+        began = anyio.current_time()
+        try:
+            with anyio.fail_after(allowed - self._unpack_seconds):
+                yield
+        except TimeoutError as error:
+            await self._engine.check()
+            raise SandboxStalled(f"the sandbox did not unpack the archive within {allowed:.0f} s") from error
+        finally:
+            self._unpack_seconds += anyio.current_time() - began
 
     async def send_plan(self, plan: ProgramPlan, stdin: bytes) -> None:
         """Send the plan and the standard input. Call `start_program` within a few seconds, or it is rejected."""

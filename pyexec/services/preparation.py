@@ -23,6 +23,7 @@ from pyexec.errors import (
     PythonMismatch,
     SandboxBroken,
     SandboxRefused,
+    SandboxStalled,
     Unavailable,
 )
 from pyexec.metrics import NOOP_METER, STEP_SECONDS, Meter, timed
@@ -178,6 +179,8 @@ class Preparation:
         for seconds in RETRY_DELAYS_SECONDS:
             try:
                 return await self._place(run, open_archive, reservation)
+            except SandboxStalled:
+                raise  # the image's own supervisor is the cause; each attempt would hold the slot as long again
             except (SandboxBroken, EngineError, Unavailable) as error:
                 logger.warning("cannot prepare %s; retrying in %g s: %s", run.id, seconds, error)
                 await anyio.sleep(seconds)
