@@ -17,6 +17,7 @@ from tests.support.sessions import opened
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IDLE_SECONDS = 4
+LOAD_SECONDS_MAX = 30
 PHONE = {"width": 360, "height": 740}
 LONG = "a-word-that-is-longer-than-a-phone-is-wide-" * 3
 CELL = f"""
@@ -53,6 +54,16 @@ async def open_page(page: Page, url: str, path: str, ready: str) -> None:
     await expect(page.locator(ready).first).to_be_visible()
 
 
+async def loaded(page: Page, requests: Counter[str]) -> None:
+    """Wait until no page sends more than one request in a second: on a busy machine they load for long."""
+    for _ in range(LOAD_SECONDS_MAX):
+        requests.clear()
+        await page.wait_for_timeout(1000)
+        if all(count <= 1 for count in requests.values()):
+            return
+    raise AssertionError(f"pages still send {requests} requests per second")
+
+
 async def test_no_page_has_barriers_in_light_and_dark(
     browser: Browser, server: Server, paths: Mapping[str, str]
 ) -> None:
@@ -85,7 +96,7 @@ async def test_an_idle_page_sends_at_most_one_request_in_two_seconds(
             page = await first.context.new_page()
             page.on("request", lambda _, path=path: requests.update([path]))
             await open_page(page, server.url, path, ready)
-        await first.wait_for_timeout(1000)
+        await loaded(first, requests)
         requests.clear()
         await first.wait_for_timeout(1000 * IDLE_SECONDS)
     assert all(count <= IDLE_SECONDS / 2 for count in requests.values()), requests
