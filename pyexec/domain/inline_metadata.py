@@ -103,7 +103,7 @@ def read_inline_metadata(script: Script) -> InlineMetadata | None:
         )
     if len(block.content) > BLOCK_BYTES_MAX:
         raise script.invalid(
-            f"line {block.line}: the block has {len(block.content)} bytes; at most {BLOCK_BYTES_MAX} are allowed"
+            f"line {block.line}: the block is too long; at most {BLOCK_BYTES_MAX} bytes are allowed"
         )
     text = _decode(script, source, block)
     return _read_document(script, block, text, _parse_toml(script, block, text))
@@ -124,7 +124,9 @@ def _script_blocks(source: bytes, *, is_whole: bool = True) -> Iterator[_Block]:
         lines = source[start.end() + 1 : after]
         end = (lines if lines.endswith(b"\n") else lines + b"\n").rfind(_END)
         if end >= 0:
-            content = (text[2:] if text[1:2] == b" " else text[1:] for text in lines[:end].split(b"\n"))
+            # At most two of three bytes of a line are its comment sign: the rest of more lines is too long, too.
+            commented = lines[: min(end, 3 * BLOCK_BYTES_MAX + 1)].split(b"\n")
+            content = (text[2:] if text[1:2] == b" " else text[1:] for text in commented)
             yield _Block(_line_at(source, start.start()), b"\n".join(content) + b"\n")
         elif lines.split(b"\n", 1)[0] != b"# ///" and (is_whole or after < len(source)):
             yield _Block(_line_at(source, start.start()), lines, is_closed=False)

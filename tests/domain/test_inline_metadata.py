@@ -151,7 +151,7 @@ def test_the_declared_encoding_decides(encoding: str) -> None:
         (block("[a" + '."\\"b = c"' * 32 + "]"), "line 2: a key has more than 32 parts"),
         (block("a = {'b'" + ".'b'" * 32 + " = 1}"), "line 2: a key has more than 32 parts"),
         (block("a = '" + "x" * 5000 + "'"), "line 2: it is longer than 4096 characters"),
-        (block("a = 1\n" * BLOCK_BYTES_MAX), f"at most {BLOCK_BYTES_MAX} are allowed"),
+        (block("a = 1\n" * BLOCK_BYTES_MAX), f"at most {BLOCK_BYTES_MAX} bytes are allowed"),
         (block("dependencies = 'six'"), "dependencies must be a list of strings"),
         (block("dependencies = ['six', 1]"), "dependencies must be a list of strings"),
         (block("dependencies = {a = 1}"), "dependencies must be a list of strings"),
