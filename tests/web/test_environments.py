@@ -213,7 +213,7 @@ async def test_commands_that_break_python_are_named_as_the_cause(image: str, api
     before = environments_of(image)
     result = await api.run("print('never')", pre_commands=[command])
     assert (result["status"], result["error_type"]) == ("failed", "setup_failed"), result
-    assert result["error"].startswith("the pre_commands have left no working Python: starting it failed with")
+    assert result["error"].startswith("starting python3 after the pre_commands failed with")
     assert environments_of(image) == before
 
 

@@ -189,7 +189,7 @@ class Setup:
         if recipe.pre_commands:
             yield _Step(
                 field="pre_commands",
-                name="the pre_commands have left no working Python: starting it",
+                name="starting python3 after the pre_commands",
                 shown="",
                 command=("python3", "-I", "-S", "-c", _PYTHON_CHECK),
                 environment=variables,
