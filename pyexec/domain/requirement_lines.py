@@ -29,6 +29,10 @@ _REJECTED = {
     "--editable": _NO_PROJECT.format("--editable"),
     "--prefer-binary": "this option is not supported; use --only-binary to accept no source packages",
 }
+PACKAGE_OPTIONS = frozenset(
+    {"--config-settings", "--config-setting", "--global-option", "--install-option", "-C"}
+)
+"""Options for the build of one package. pip allows them only behind the package."""
 _COMMENT = re.compile(r"(?:^|\s)#")
 
 

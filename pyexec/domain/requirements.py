@@ -10,7 +10,14 @@ from attrs import Factory, define, frozen
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from pyexec.domain.requirement_lines import FIELD, LINE_LENGTH_MAX, invalid_line, logical_lines, next_option
+from pyexec.domain.requirement_lines import (
+    FIELD,
+    LINE_LENGTH_MAX,
+    PACKAGE_OPTIONS,
+    invalid_line,
+    logical_lines,
+    next_option,
+)
 from pyexec.errors import InvalidRequest
 
 TEXT_LENGTH_MAX = 2 * 1024 * 1024
@@ -234,6 +241,8 @@ def parse_requirement(text: str) -> Requirement | None:
         raise ValueError("it is nested too deeply") from error
     except (InvalidRequirement, ValueError) as error:
         if option := _OPTION_BEHIND.search(text):
+            if option[1] in PACKAGE_OPTIONS:
+                raise ValueError(f"{option[1]} is not supported") from error
             raise ValueError(
                 f"{option[1]} follows a package; write the option on a line of its own"
             ) from error

@@ -187,6 +187,8 @@ def test_requirements_are_translated_for_the_installer(
         ("--prefer-binary\nsix", 1, "use --only-binary"),
         ("--no-index six==1", 1, "'six==1' follows an option"),
         ("six==1 --no-binary six", 1, "--no-binary follows a package; write the option on a line of its own"),
+        ("six --config-settings a=b", 1, "--config-settings is not supported"),
+        ('six --global-option="x"', 1, "--global-option is not supported"),
         ("six -i https://example.org", 1, "-i follows a package; write the option on a line of its own"),
     ],
 )
