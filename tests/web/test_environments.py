@@ -231,7 +231,7 @@ async def test_commands_that_break_python_are_named_as_the_cause(image: str, api
         ),
         (
             "[Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'",
-            "; the package has no wheel for this Python, and the image has no compiler: install one with"
+            "; the package is built from source, and the image has no compiler: install one with"
             " pre_commands, such as `apt-get update && apt-get install -y gcc g++ python3-dev`",
         ),
     ],

@@ -46,7 +46,7 @@ class OutputTail:
             )
         elif is_compiler_missing:
             reason += (
-                "; the package has no wheel for this Python, and the image has no compiler: install one with"
+                "; the package is built from source, and the image has no compiler: install one with"
                 " pre_commands, such as `apt-get update && apt-get install -y gcc g++ python3-dev`"
             )
         return reason
