@@ -1,6 +1,7 @@
 """Parse JSON of callers strictly, with readable errors."""
 
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -40,6 +41,9 @@ def parse_json(text: str | bytes, *, what: str) -> Any:
     except RecursionError as error:
         raise InvalidRequest(f"{what} is nested too deeply", field=what) from error
     except ValueError as error:
+        if str(error).startswith("Exceeds the limit"):  # of the interpreter
+            digits = sys.get_int_max_str_digits()
+            raise InvalidRequest(f"{what} has a number of more than {digits} digits", field=what) from error
         raise InvalidRequest(f"{what} is not JSON: {error}", field=what) from error
 
 

@@ -133,6 +133,9 @@ class ScriptFlags:
     displays: bool = False
 
 
+_NOT_TEXT = "must be UTF-8 text; send binary data as a file"
+
+
 def script_flags(
     *, archive: bool
 ) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
@@ -162,6 +165,8 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     if script.stdin == "-" and stdin_is_code:
         raise asyncclick.UsageError("--stdin -: the code is read from standard input already; give a file")
+    if not all(map(_is_text, script.script_args)):
+        raise asyncclick.UsageError(f"arguments after --: {_NOT_TEXT}")
     listed = script.requirements
     return RunOptions(
         requirements=await inputs.read_requirements(listed, "--requirements") if listed else None,
@@ -213,4 +218,15 @@ def environment(settings: Sequence[str]) -> dict[str, str]:
         if not given and name not in os.environ:
             raise asyncclick.UsageError(f"--env {name}: not set in this environment; use {name}=VALUE")
         variables[name] = value if given else os.environ[name]
+        if not _is_text(name + variables[name]):
+            raise asyncclick.UsageError(f"--env {name}: {_NOT_TEXT}")
     return variables
+
+
+def _is_text(value: str) -> bool:
+    """Return False for an argument whose bytes are not UTF-8: Python decodes it with surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

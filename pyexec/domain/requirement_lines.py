@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from urllib.parse import urlsplit
 
 from pyexec.errors import InvalidRequest, quote
 
@@ -29,6 +31,10 @@ _REJECTED = {
     "--editable": _NO_PROJECT.format("--editable"),
     "--prefer-binary": "this option is not supported; use --only-binary to accept no source packages",
 }
+PACKAGE_OPTIONS = frozenset(
+    {"--config-settings", "--config-setting", "--global-option", "--install-option", "-C"}
+)
+"""Options for the build of one package. pip allows them only behind the package."""
 _COMMENT = re.compile(r"(?:^|\s)#")
 
 
@@ -82,3 +88,14 @@ def next_option(words: list[str], invalid: Callable[[str], InvalidRequest]) -> t
 def invalid_line(number: int, line: str, reason: str) -> InvalidRequest:
     """Return the error for a line."""
     return InvalidRequest(f"line {number} of requirements_txt, {quote(line)}: {reason}", field=FIELD)
+
+
+def untrusted_host(url: str, trusted: AbstractSet[str]) -> str | None:
+    """Return the host of an index over `http://` that pip ignores; None for other URLs and for trusted hosts."""
+    try:
+        index = urlsplit(url.strip())
+        host, port = index.hostname or "", index.port or 80
+    except ValueError:  # the installer names what is wrong
+        return None
+    is_secure = index.scheme != "http" or host == "localhost" or host.startswith("127.")
+    return None if is_secure or host in trusted or f"{host}:{port}" in trusted else host

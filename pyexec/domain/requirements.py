@@ -10,8 +10,16 @@ from attrs import Factory, define, frozen
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from pyexec.domain.requirement_lines import FIELD, LINE_LENGTH_MAX, invalid_line, logical_lines, next_option
-from pyexec.errors import InvalidRequest
+from pyexec.domain.requirement_lines import (
+    FIELD,
+    LINE_LENGTH_MAX,
+    PACKAGE_OPTIONS,
+    invalid_line,
+    logical_lines,
+    next_option,
+    untrusted_host,
+)
+from pyexec.errors import InvalidRequest, shorten
 
 TEXT_LENGTH_MAX = 2 * 1024 * 1024
 LINES_MAX = 5000
@@ -19,6 +27,7 @@ SPECIFIERS_LENGTH_MAX = 256 * 1024
 """Maximum length of all requirements without their hashes. Parsing them takes 1.5 s for a mebibyte."""
 
 _FILE_OPTIONS = frozenset({"--requirement", "--constraint"})
+_PAGES = frozenset({"--index-url", "--extra-index-url", "--find-links"})
 _HASH_NAMES = ("sha256", "sha384", "sha512")
 """Algorithms that pip accepts in --hash."""
 _HASH = re.compile(r"\s--hash[= ](\S+)")
@@ -58,6 +67,8 @@ class _Reader:
     pre: bool = False
     require_hashes: bool = False
     trusted_hosts: list[str] = Factory(list)
+    pages: list[tuple[int, str, str]] = Factory(list)
+    """The URLs of indexes and of pages with links, each with the number and the text of its line."""
     options: list[str] = Factory(list)
     files: list[str] = Factory(list)
     packages: list[str] = Factory(list)
@@ -83,6 +94,8 @@ class _Reader:
                 raise invalid_line(
                     number, line, f"a local {kind} is not available in the setup; use an https:// URL"
                 )
+            if name in _PAGES:
+                self.pages.append((number, line, value))
             self._add_option(name, value)
 
     def _add_option(self, name: str, value: str) -> None:
@@ -139,6 +152,11 @@ class _Reader:
 
     def requirements(self, text: str) -> Requirements | None:
         """Return what was read; None if it installs nothing."""
+        trusted = {host.lower() for host in self.trusted_hosts}
+        for number, line, url in self.pages:
+            if host := untrusted_host(url, trusted):
+                reason = f"an index over http:// is not secure; use https://, or add --trusted-host {shorten(host)}"
+                raise invalid_line(number, line, reason)
         checks_hashes = self.require_hashes or self.first_hash_line is not None
         if checks_hashes and self.without_hash is not None:
             number, line, lacks = self.without_hash
@@ -234,6 +252,8 @@ def parse_requirement(text: str) -> Requirement | None:
         raise ValueError("it is nested too deeply") from error
     except (InvalidRequirement, ValueError) as error:
         if option := _OPTION_BEHIND.search(text):
+            if option[1] in PACKAGE_OPTIONS:
+                raise ValueError(f"{option[1]} is not supported") from error
             raise ValueError(
                 f"{option[1]} follows a package; write the option on a line of its own"
             ) from error

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 
 LINE_BYTES = 64 * 1024
 """How much of a line is kept: a name, and a message of the maximum length at four bytes a character."""
+LINE_END_BYTES = 64
+"""How much of the end of a longer line is kept: the heading of a traceback that follows a progress bar."""
 _COLOR = re.compile(rb"\x1b\[[0-9;:]*m")
 """A sequence that sets a colour (SGR). Python 3.13 and newer print them if FORCE_COLOR or PYTHON_COLORS is set."""
 
@@ -15,12 +17,15 @@ def one_line(name: str) -> str:
 
 
 class StderrLines:
-    """Joins chunks of any size into whole lines. Of a line that spans chunks, at most `LINE_BYTES` are kept.
+    """Joins chunks of any size into whole lines. Of a line that spans chunks, the first `LINE_BYTES` and the last
+    `LINE_END_BYTES` are kept.
 
     `names` are the forms in which the interpreter prints the script's name, such as with and without its directory."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._line = bytearray()
+        self._line_end = b""
+        """The end of the line, if it is longer than `LINE_BYTES`."""
         self._held = b""
         """The end of the last chunk, if it may be the beginning of a name."""
         self._split_names = [
@@ -37,8 +42,9 @@ class StderrLines:
         if end:
             first = data.index(b"\n") + 1
             self._add_to_line(data[:first])
-            line = bytes(self._line)
+            line = bytes(self._line) + self._line_end
             self._line.clear()
+            self._line_end = b""
             yield _without_colors(line if line.endswith(b"\n") else line + b"\n")
             if first < end:
                 yield _without_colors(data[first:end])
@@ -52,7 +58,10 @@ class StderrLines:
             yield from self.feed(b"\n")
 
     def _add_to_line(self, data: bytes) -> None:
-        self._line += data[: max(0, LINE_BYTES - len(self._line))]
+        missing = LINE_BYTES - len(self._line)
+        self._line += data[:missing]
+        if len(data) > missing:
+            self._line_end = (self._line_end + data[missing:])[-LINE_END_BYTES:]
 
     def _join_names(self, chunk: bytes) -> bytes:
         """Return the text up to the end of the chunk, or up to what may be the beginning of a name; hold back the rest.

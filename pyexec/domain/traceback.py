@@ -37,6 +37,7 @@ _EVENT = re.compile(
           | The[ ]above[ ]exception[ ]was[ ]the[ ]direct[ ]cause[ ]of[ ]the[ ]following[ ]exception:
         )
     )$
+    | (?P<inline>(?<=[^\n])Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)$
     """,
     re.MULTILINE | re.VERBOSE,
 )
@@ -48,6 +49,8 @@ _FRAME = re.compile(
 _AFTER_FRAMES = re.compile(rb"^[^ \n]", re.MULTILINE)
 _AFTER_GROUP_FRAMES = re.compile(rb"^(?!  \| (?: |$))", re.MULTILINE)
 _MARGIN = "  | "
+_GROUP = b"  + Exception Group "
+"""What stands before `Traceback` in the heading of an exception group."""
 _EXCEPTION = re.compile(
     r"(?P<name>[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))*)(?:: ?(?P<message>.*))?", re.DOTALL
 )
@@ -156,17 +159,28 @@ class TracebackParser:
             self._add_text(lines[at : event.start()])
             self._end_messages()
             self._is_elsewhere = kind == "other"
+        elif kind == "inline" and not self._is_after_progress(lines, event.start()):
+            self._add_text(lines[at:end])
         elif kind == "chain":
             self._add_text(lines[at:end])
             self._is_elsewhere = self._last is not None and self._last.is_elsewhere
         else:
             self._add_text(lines[at:end])
             self._open = _Traceback(
-                is_group=kind == "group", is_syntax_error=kind == "syntax", is_elsewhere=self._is_elsewhere
+                is_group=kind == "group" or lines.endswith(_GROUP, 0, event.start()),
+                is_syntax_error=kind == "syntax",
+                is_elsewhere=self._is_elsewhere,
             )
             if kind == "syntax":
                 self._add_frames(self._open, lines[event.start() : end])
         return end
+
+    def _is_after_progress(self, lines: bytes, heading: int) -> bool:
+        """Return True if the heading follows an unfinished line of the program, such as a progress bar.
+
+        Headings in the members of a group, in indented text and in the message of an exception are no such headings."""
+        before = lines[lines.rfind(b"\n", 0, heading) + 1 : heading]
+        return self._main is None and before.removesuffix(b"Exception Group ").strip(b" |+-\t") != b""
 
     def _read_frames(self, opened: _Traceback, lines: bytes, at: int) -> int:
         """Read frames, then the line with the exception. Return where to continue."""

@@ -81,6 +81,8 @@ WITHOUT_A_SERVER = [
     ("project --requirements project/main.py --no-requirements", ""),
     ("project -e =v", ""),
     ("project -e NOT_SET", ""),
+    ("project -e A=\udcff", ""),
+    ("project -- a \udcff", ""),
     ("project --output-dir=", ""),
     ("project --stdin=", ""),
     ("project --requirements=", ""),

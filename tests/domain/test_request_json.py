@@ -149,6 +149,11 @@ def test_a_list_of_objects_names_the_item() -> None:
         assert refused.value.field == field
 
 
+def test_a_number_with_too_many_digits_is_refused_as_such() -> None:
+    with pytest.raises(InvalidRequest, match=r"^metadata has a number of more than 4300 digits$"):
+        parse_json('{"config": {"memory_mb": ' + "9" * 5000 + "}}", what="metadata")
+
+
 @pytest.mark.parametrize("text", ["", "{", "{'a': 1}", "NaN", "[Infinity]", b"\xff", "[" * 100_000])
 def test_invalid_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(InvalidRequest) as refused:

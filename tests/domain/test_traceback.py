@@ -179,6 +179,25 @@ def test_text_that_only_looks_like_a_traceback_is_no_crash(crash, printed: str) 
     assert crash(f'import sys\nprint("{printed}", file=sys.stderr)\nsys.exit(1)') is None
 
 
+@pytest.mark.parametrize("printed", ["'50%'", "'loading ... '", "'\\r5|## |' * 20_000", "'50%\\n\\x1b[A7'"])
+@pytest.mark.parametrize("error", ["ValueError('bad')", "ExceptionGroup('bad', [ValueError(1)])"])
+def test_a_traceback_may_follow_an_unfinished_line(crash, printed: str, error: str) -> None:
+    found = crash(f"import sys\nsys.stderr.write({printed})\nraise {error}\n")
+    assert (found.error_type, found.error[:3], found.error_line) == (error.split("(")[0], "bad", 3)
+
+
+def test_of_two_tracebacks_behind_text_the_last_one_counts_if_the_first_is_a_childs(crash) -> None:
+    child = "subprocess.run([sys.executable, '-c', 'import sys; sys.stderr.write(\"1%\"); {}[0]'])"
+    found = crash(f"import subprocess, sys\n{child}\nsys.stderr.write('2%')\n1 / 0\n")
+    assert found == Crash(error_type="ZeroDivisionError", error="division by zero", error_line=4)
+
+
+def test_a_heading_behind_text_in_a_message_is_part_of_it(crash) -> None:
+    message = 'a\nb: Traceback (most recent call last):\n  File "main.py", line 1, in <module>\nKeyError: 1'
+    found = crash(f"raise ValueError({message!r})\n")
+    assert found == Crash(error_type="ValueError", error=message, error_line=1)
+
+
 def test_a_printed_traceback_at_the_end_counts_with_all_text_after_it(crash) -> None:
     source = "import sys, traceback\ntry:\n    1 / 0\nexcept Exception:\n    traceback.print_exc()\n"
     source += "sys.exit('bye')\n"

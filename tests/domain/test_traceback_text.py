@@ -127,6 +127,7 @@ WORST = {
     "names": b"a.",
     "spaces": b" ",
     "quotes": b'  File "',
+    "headings after text": b"x Traceback (most recent call last):\n",
 }
 
 

@@ -1,6 +1,7 @@
 """Test requirements and commands: they run once, under limits, and errors quote the installer."""
 
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -228,11 +229,27 @@ async def test_commands_that_break_python_are_named_as_the_cause(image: str, api
             "Git executable not found. Ensure that Git is installed and available.",
             " Name an archive instead, such as https://host/archive/NAME.tar.gz, or an image with git.",
         ),
+        (
+            "[Errno 2] No such file or directory: 'x86_64-linux-gnu-g++'",
+            "; the package is built from source, and the image has no compiler: install one with"
+            " pre_commands, such as `apt-get update && apt-get install -y gcc g++ python3-dev`",
+        ),
     ],
 )
 async def test_a_message_of_the_installer_gets_advice(api: Api, message: str, advice: str) -> None:
-    result = await api.run("", pre_commands=[f"echo 'error: {message}'; exit 2"])
+    result = await api.run("", pre_commands=[f'echo "error: {message}"; exit 2'])
     assert result["error"].endswith(f"{message}{advice}")
+
+
+async def test_the_reason_at_the_end_of_a_long_message_is_kept(api: Api) -> None:
+    """A failed build begins with the name of the package, and ends with the reason."""
+    hint = "hint: Build failures usually indicate a problem with the package or the build environment"
+    lines = ["error: Failed to build `a==1`", *["running build_ext"] * 99, "NameError: no C", "", hint]
+    printed = shlex.quote("\n".join(lines))
+    result = await api.run("", pre_commands=[f"echo {printed}; exit 1"])
+    assert "exit code 1: error: Failed to build `a==1` running" in result["error"]
+    assert result["error"].endswith("running build_ext NameError: no C")
+    assert len(result["error"]) < 600
 
 
 async def test_setup_that_takes_too_long_is_ended(image: str, tmp_path: Path) -> None:

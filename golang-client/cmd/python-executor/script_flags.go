@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -63,6 +64,8 @@ func splitArguments(command *cobra.Command, arguments []string) (own, script []s
 	return own, script, nil
 }
 
+const notText = "must be UTF-8 text; send binary data as a file"
+
 // options converts the flags to request options. It fails with a usageError for flags that are invalid or exclude
 // each other.
 func (s *scriptFlags) options(
@@ -78,6 +81,9 @@ func (s *scriptFlags) options(
 	}
 	if s.stdin == "-" && stdinIsCode {
 		return nil, usageErrorf(command, "--stdin -: the code is read from standard input already; give a file")
+	}
+	if !utf8.ValidString(strings.Join(scriptArgs, "")) {
+		return nil, usageErrorf(command, "arguments after --: %s", notText)
 	}
 	options := []pyexec.Option{
 		pyexec.WithEntrypoint(s.entrypoint),
@@ -127,6 +133,9 @@ func environment(command *cobra.Command, settings []string) ([]pyexec.Option, er
 			if value, given = os.LookupEnv(name); !given {
 				return nil, usageErrorf(command, "--env %s: not set in this environment; use %s=VALUE", name, name)
 			}
+		}
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return nil, usageErrorf(command, "--env %s: %s", name, notText)
 		}
 		if _, known := values[name]; !known {
 			names = append(names, name)
