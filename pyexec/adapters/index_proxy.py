@@ -24,8 +24,6 @@ from pyexec.errors import SettingsError
 logger = logging.getLogger(__name__)
 
 USER = "setup"
-PAGE_BYTES_MAX = 64 * 1024 * 1024
-"""Largest page of an index. Pages are held in memory, because their links are rewritten."""
 CHUNK_BYTES = 256 * 1024
 IN_CONTAINER = "/.dockerenv"
 """Docker creates this file in every container."""
@@ -83,20 +81,14 @@ class IndexProxy:
         headers = {name: response.headers[name] for name in _TO_SETUP if name in response.headers}
         if location := response.headers.get("Location"):
             headers["Location"] = self._rewrite(location.encode()).decode()
-        if response.content_type in _PAGES and request.method == "GET":
-            page = await response.content.read(PAGE_BYTES_MAX + 1)
-            while len(page) <= PAGE_BYTES_MAX and (more := await response.content.read(CHUNK_BYTES)):
-                page += more
-            if len(page) > PAGE_BYTES_MAX:
-                text = f"the page of the package index has more than {PAGE_BYTES_MAX} bytes"
-                raise web.HTTPBadGateway(text=text)
-            return web.Response(status=response.status, headers=headers, body=self._rewrite(page))
+        is_page = response.content_type in _PAGES and request.method == "GET"
         passed = web.StreamResponse(status=response.status, headers=headers)
-        if "Content-Encoding" not in response.headers:
+        if not is_page and "Content-Encoding" not in response.headers:
             passed.content_length = response.content_length
         await passed.prepare(request)
+        chunks = response.content.iter_chunked(CHUNK_BYTES)
         try:
-            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            async for chunk in self._rewrite_chunks(chunks) if is_page else chunks:
                 await passed.write(chunk)
             await passed.write_eof()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -108,7 +100,20 @@ class IndexProxy:
 
     def _rewrite(self, text: bytes) -> bytes:
         """Let absolute links to the index lead to the proxy. Links to other servers stay."""
-        return text.replace(f"{self.index.origin()}/".encode(), f"http://{self.address}/".encode())
+        return text.replace(self._link(), f"http://{self.address}/".encode())
+
+    async def _rewrite_chunks(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Rewrite a page in parts: a setup can ask for many large pages at once, and read them slowly."""
+        link, rest = self._link(), b""
+        async for chunk in chunks:
+            before, found, rest = (rest + chunk).rpartition(link)
+            complete = max(0, len(rest) - len(link) + 1)  # after it, a link may have begun
+            yield self._rewrite(before + found) + rest[:complete]
+            rest = rest[complete:]
+        yield rest
+
+    def _link(self) -> bytes:
+        return f"{self.index.origin()}/".encode()
 
     def _is_granted(self, authorization: str) -> bool:
         given = authorization.encode()
@@ -161,4 +166,9 @@ def _parent(path: str) -> str:
 
 
 def _is_below(path: str, parent: str) -> bool:
-    return path.startswith(parent) and ".." not in unquote(path).replace("\\", "/").split("/")
+    """Return True if every server finds the path below `parent`: some decode a path twice, and some ignore what follows
+    a semicolon in a segment (Tomcat and Jetty, which many indexes use)."""
+    segments = unquote(unquote(path)).replace("\\", "/").split("/")
+    return path.startswith(parent) and all(
+        each.partition(";")[0].strip("\0\t\r\n ") != ".." for each in segments
+    )

@@ -206,6 +206,10 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
             assert firewall("up", *networks, ALLOWED=service).returncode == 0
             assert firewall("status", *networks).returncode == 1
             assert firewall("status", *networks, ALLOWED=service).returncode == 0
+            tracked = connections()
+            flood = FLOOD.replace('"192.0.2.1", 10000 + number', f'"{address}", {port}')
+            assert "'sent': 3000" in (await api.run(flood, config=NETWORK))["stdout"]
+            assert connections() - tracked < 1000
             assert firewall("up", *networks).returncode == 0
             assert rules(*networks) - before == added
             assert firewall("status", *networks).stdout.count(": closed") == 2

@@ -2,7 +2,7 @@
 
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import pytest
@@ -323,3 +323,66 @@ except OSError as error:
         kinds, docker_image=image_with_volumes, pre_commands=["grep ' /data tmpfs ' /proc/mounts"]
     )
     assert built["stdout"].splitlines()[0] == "['tmpfs', 'tmpfs'] []"
+
+
+def docker(*arguments: str, text: str | None = None) -> str:
+    """Run docker with this standard input. Return what it prints."""
+    command = ["docker", *arguments]
+    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout.strip()
+
+
+@pytest.fixture
+def image_of(image: str) -> Iterator[Callable[[str], str]]:
+    """Yield a function that builds an image with these instructions, and returns its name."""
+    name = f"pyexec-test-hostile:{secrets.token_hex(4)}"
+
+    def build(instructions: str) -> str:
+        dockerfile = f"FROM {image}\n{instructions}\n"
+        docker("build", "-q", "--network", "none", "-t", name, "-", text=dockerfile)
+        return name
+
+    yield build
+    docker("rmi", "-f", name)
+
+
+@pytest.fixture(params=["/etc/hostname", pytest.param("/etc/alternatives/README", marks=pytest.mark.full)])
+def image_with_file_as_volume(image: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    name, container = f"pyexec-test-hostile:{secrets.token_hex(4)}", docker("create", image, "true")
+    docker("commit", "--change", f"VOLUME {request.param}", container, name)  # `docker build` refuses this
+    docker("rm", container)
+    yield name
+    docker("rmi", "-f", name)
+
+
+async def test_a_relative_volume_of_an_image_does_not_reach_the_disk(
+    attack: Attack, image_of: Callable[[str], str]
+) -> None:
+    """Docker mounts the volume `link` first, at /t. The file system in memory at /link comes later, when the volume
+    /m hides where the link leads."""
+    links = "mkdir /m && mkdir -m 1777 /t && ln -s /t /m/d && ln -s /m/d /link"
+    name = image_of(f'RUN {links}\nVOLUME ["link", "/m"]')
+    for setup in ([], ["true"]):
+        result = await attack("open('/t/a', 'wb')", docker_image=name, pre_commands=setup)
+        assert result["error_type"] == "image_unavailable"
+        assert "declares link as a volume" in result["error"]
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "RUN rm -rf /work && touch /work",
+        pytest.param("RUN ln -sf /proc/sysrq-trigger /etc/passwd", marks=pytest.mark.full),
+    ],
+)
+async def test_an_image_with_a_bad_mount_point_is_rejected(
+    attack: Attack, image_of: Callable[[str], str], instruction: str
+) -> None:
+    result = await attack("", docker_image=image_of(instruction))
+    assert result["error_type"] == "image_unavailable"
+
+
+async def test_an_image_with_a_file_as_a_volume_is_rejected(
+    attack: Attack, image_with_file_as_volume: str
+) -> None:
+    result = await attack("", docker_image=image_with_file_as_volume)
+    assert result["error_type"] == "image_unavailable"

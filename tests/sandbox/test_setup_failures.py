@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from pyexec.domain.environment import Recipe
-from pyexec.errors import EngineError, SetupFailed, SetupTimeout
+from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout
 from pyexec.sandbox.environments import setup_watch
 from pyexec.sandbox.environments.setup import Setup, SetupConfig
 from tests.services.images import image
@@ -75,7 +75,7 @@ async def hang(_: Container) -> int:
     return int(await anyio.sleep_forever())
 
 
-async def failure_of(container: Container) -> SetupFailed:
+async def failure_of(container: Container, kind: type[ExecutorError] = SetupFailed) -> Any:
     class Engine:
         async def start_setup(self, _spec: object) -> Container:
             return container
@@ -91,7 +91,7 @@ async def failure_of(container: Container) -> SetupFailed:
         index=partial(nullcontext, None),
     )
     engine: Any = Engine()
-    with pytest.raises(SetupFailed) as caught:
+    with pytest.raises(kind) as caught:
         await Setup(engine, config).build(image("base"), RECIPE, "key", lambda _: None, lambda *_, **__: None)
     return caught.value
 
@@ -135,3 +135,20 @@ async def test_only_a_step_that_the_kernel_has_killed_ran_out_of_memory(
     failure = await failure_of(Container("make", fail))
     assert str(failure) == f"pre_commands[1] failed with exit code 137: {reason}"
     assert failure.exit_code == 137
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 60_000,
+        b'{"python": ["a"], "executable": "x"}',
+        b'{"python": [[]], "executable": "x"}',
+        b'{"python": [Infinity], "executable": "x"}',
+        b'{"python": {}, "executable": "x"}',
+        b'{"python": [3, 7], "executable": "x"}',
+    ],
+)
+async def test_an_image_with_a_lying_interpreter_is_rejected(line: bytes) -> None:
+    container = Container("make", hang)
+    container.lines = [line]
+    assert "the image" in str(await failure_of(container, ImageUnavailable))

@@ -1,5 +1,6 @@
 """Test that setups install from an index with a password that they cannot read."""
 
+import asyncio
 import socket
 from asyncio import open_connection
 from pathlib import Path
@@ -129,6 +130,61 @@ async def test_the_proxy_serves_only_the_index_and_only_running_setups() -> None
                 wrong = basic_auth("setup", "guess")
                 assert await status("/team/simple/greet/", auth=wrong) == 401
             assert await status("/team/simple/greet/", auth=auth) == 401
+
+
+async def found(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def test_no_server_finds_a_path_outside_of_the_index() -> None:
+    """Tomcat and Jetty ignore what follows a semicolon, and a server behind another one may decode a path again."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", found)
+    async with (
+        TestServer(app) as index,
+        serve_index(f"127.0.0.1:{free_port('127.0.0.1')}", str(index.make_url("/a/simple")), None) as proxy,
+    ):
+        with proxy.grant() as granted:
+            assert await raw_status(proxy, "/a/greet;1/..b/%252e", auth_of(granted)) == 200
+            for step in ("..;", "..;x=y", "..%3b", "%2e%2e;", "%252e%252e", "..%09", "..%255cx"):
+                assert await raw_status(proxy, f"/a/{step}/admin", auth_of(granted)) == 404, step
+
+
+async def large_page(request: web.Request) -> web.StreamResponse:
+    """Send links in two parts each, without an end, and count the bytes."""
+    response = web.StreamResponse(headers={"Content-Type": "text/html"})
+    await response.prepare(request)
+    link = f"<{request.url.origin()}/a/b.whl> <http://elsewhere.example/c.whl>\n".encode()
+    for cut in range(len(link)):
+        await response.write(link[:cut])
+        await asyncio.sleep(0.005)
+        await response.write(link[cut:])
+    while True:
+        await response.write(link * 1000)
+        request.app[SENT].append(len(link) * 1000)
+
+
+SENT = web.AppKey("sent", list[int])
+
+
+async def test_a_page_that_a_setup_does_not_read_stays_out_of_memory() -> None:
+    app = web.Application()
+    sent: list[int] = []
+    app[SENT] = sent
+    app.router.add_get("/a/simple/", large_page)
+    async with (
+        TestServer(app) as index,
+        serve_index(f"127.0.0.1:{free_port('127.0.0.1')}", str(index.make_url("/a/simple")), None) as proxy,
+    ):
+        with proxy.grant() as granted:
+            url, auth = f"http://{proxy.address}/a/simple/", {"Authorization": auth_of(granted)}
+            async with aiohttp.ClientSession() as session, session.get(url, headers=auth) as response:
+                for _ in range(1000):
+                    line = await response.content.readline()
+                    own = f"<http://{proxy.address}/a/b.whl>"
+                    assert line.decode() == f"{own} <http://elsewhere.example/c.whl>\n"
+                await asyncio.sleep(1)
+                assert sum(sent) < 40 << 20
 
 
 def auth_of(granted: str) -> str:

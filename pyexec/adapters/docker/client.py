@@ -29,6 +29,12 @@ CANNOT_CONNECT: Final = 900
 _ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
 _REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
 _NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
+_BAD_MOUNT: Final = (
+    "cannot mount volume over existing file",
+    "mount a directory onto a file",
+    "cannot be mounted because it is inside /proc",
+)
+"""Parts of Docker's message if an image has a file or a link where sandboxes have a mount, such as /work."""
 
 _COLLECTIONS: Final = frozenset(
     {"containers", "images", "networks", "exec", "commit", "info", "version", "events", "_ping"}
@@ -169,6 +175,8 @@ def translate(error: DockerError, image: str = "") -> Exception:
         return ImageUnavailable(f"the image {image!r} does not exist on this Docker engine")
     if image and any(sign in message for sign in _NO_PYTHON):
         return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
+    if image and any(sign in message for sign in _BAD_MOUNT):
+        return ImageUnavailable(f"programs cannot run in the image {image!r}: {message}")
     return EngineError(f"Docker refused the request: {message}")
 
 

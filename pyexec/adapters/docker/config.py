@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from attrs import evolve, frozen
 
-from pyexec.adapters.docker.etc_files import HOSTNAME, TARGETS
+from pyexec.adapters.docker.etc_files import HOSTNAME
 from pyexec.domain.sandbox_limits import (
     CLOSED_CONNECTIONS_MAX,
     MASKED_PATHS,
@@ -105,8 +105,7 @@ def container_config(
         "Mounts": list(etc_files),
     }
     size = _tmpfs_options(min(spec.disk_bytes, VOLUME_BYTES_MAX))
-    mounted = {*host["Tmpfs"], *TARGETS}
-    host["Tmpfs"] |= {path: f"{own},exec,mode=0755,{size}" for path in volumes if path not in mounted}
+    host["Tmpfs"] |= {path: f"{own},exec,mode=0755,{size}" for path in volumes if path not in host["Tmpfs"]}
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
     names = {"Hostname": HOSTNAME, "NetworkDisabled": spec.network is None}

@@ -13,7 +13,7 @@
 #   BLOCKED      IPv4 ranges to block too (default: 169.254.0.0/16; add the ranges of your private networks).
 #                Port 53 stays open, because name servers may be in such a range
 #   ALLOWED      ADDRESS:PORT of services on this host that stay reachable, such as a package index (default: none)
-#   CONNECTIONS  maximum number of open connections of one container (default: 512)
+#   CONNECTIONS  maximum number of open connections of one container (default: 512); in addition, as many to ALLOWED
 #   RATE         maximum number of new connections of one container per second, after the first 1000 (default: 100)
 #
 # The script needs root and iptables, and docker unless all bridges are given. It affects only traffic that comes from the
@@ -50,11 +50,20 @@ chains() {
     fi
 }
 
+# Print the rules that limit the connections of a container. The kernel's table of connections is shared by the whole
+# machine. A closed connection stays in it for a while, so the rate needs a limit, too.
+limits() {
+    echo "-m conntrack --ctstate NEW -m hashlimit --hashlimit-above $RATE/second --hashlimit-burst 1000" \
+        "--hashlimit-mode srcip --hashlimit-name $1 $REFUSE"
+    echo "-m conntrack --ctstate NEW -m connlimit --connlimit-above $CONNECTIONS --connlimit-mask 32 $REFUSE"
+}
+
 # Print the rules of a bridge's chain, one per line. The first rule that matches decides.
 rules() {
     bridge=$1 program=$2
     case "$program $3" in
         "iptables PYEXEC-IN-"*)
+            [ -z "$ALLOWED" ] || limits "$bridge"
             for service in $ALLOWED; do
                 for protocol in tcp udp; do
                     echo "-d ${service%:*} -p $protocol --dport ${service##*:} -j ACCEPT"
@@ -64,11 +73,7 @@ rules() {
             echo "-m conntrack ! --ctstate RELATED,ESTABLISHED $REFUSE"
             ;;
         "iptables PYEXEC-OUT-"*)
-            # The kernel's table of connections is shared by the whole machine. A closed connection stays in it for a
-            # while, so the rate needs a limit, too.
-            echo "-m conntrack --ctstate NEW -m hashlimit --hashlimit-above $RATE/second --hashlimit-burst 1000" \
-                "--hashlimit-mode srcip --hashlimit-name $bridge $REFUSE"
-            echo "-m conntrack --ctstate NEW -m connlimit --connlimit-above $CONNECTIONS --connlimit-mask 32 $REFUSE"
+            limits "$bridge"
             for range in $BLOCKED; do
                 for protocol in tcp udp; do
                     echo "-d $range -p $protocol ! --dport 53 $REFUSE"

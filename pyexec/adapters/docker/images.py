@@ -162,6 +162,8 @@ def _unavailable(name: str, message: str) -> ImageUnavailable:
 VOLUMES_MAX: Final = 16
 _KNOWN_MAX: Final = 1000
 _SYSTEM: Final = ("/proc", "/sys", "/dev")
+_FILES: Final = ("/etc/passwd", "/etc/group", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+"""Files that the server or Docker mounts in every sandbox. A directory cannot be mounted there."""
 
 
 @frozen
@@ -206,8 +208,11 @@ def check_volumes(image: str, declared: Iterable[str]) -> tuple[str, ...]:
         raise ImageUnavailable(
             f"the image {image!r} declares {len(paths)} volumes; sandboxes support at most {VOLUMES_MAX}"
         )
-    for path in paths:
-        if path == "/" or f"/{path.split('/')[1]}" in _SYSTEM:
+    # Docker does not see that a file system is mounted at the path `/data` of a volume `data`, and creates the volume
+    # nevertheless. Links in the image can then make both appear at different places.
+    relative = [path for path in declared if not path.startswith("/")]
+    for path in (*relative, *paths):
+        if path in (*relative, "/", *_FILES) or f"/{path.split('/')[1]}" in _SYSTEM:
             raise ImageUnavailable(
                 f"the image {image!r} declares {path} as a volume; sandboxes do not support that"
             )

@@ -283,8 +283,9 @@ async def _find_python(container: SetupContainer, base: Image) -> str:
         line = await container.read_line()
     try:
         facts = json.loads(line)
-        version, executable = tuple(facts["python"]), str(facts["executable"])
-    except (ValueError, KeyError, TypeError) as error:
+        version = tuple(int(part) for part in facts["python"])
+        executable = str(facts["executable"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         reason = line.decode("utf-8", "replace")[:200] or "it printed no reason"
         raise ImageUnavailable(f"the image {name!r} has no Python that a setup can use: {reason}") from error
     if version < OLDEST_PYTHON:
