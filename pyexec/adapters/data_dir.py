@@ -61,6 +61,13 @@ class DataDir:
         finally:
             os.close(lock)
 
+    @staticmethod
+    def check_deployment(path: Path) -> None:
+        """Raise `SettingsError` if the directory has a damaged id, and `OSError` if it cannot be read."""
+        file = path / _ID_FILE
+        if file.exists():
+            _read_deployment(file)
+
     def release(self) -> None:
         """Unlock the directory."""
         os.close(self._lock)

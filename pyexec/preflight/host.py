@@ -110,11 +110,15 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
     shown = repr(str(settings.data_dir))
     try:
         try_write(existing)
+        DataDir.check_deployment(settings.data_dir)
         holder = DataDir.lock_owner(settings.data_dir)
         free_mb = shutil.disk_usage(existing).free // MEBIBYTE
     except OSError as error:
         fix = "PYEXEC_DATA_DIR must be a directory that the server can write to"
         yield failed("data", f"cannot use {shown}: {error.strerror}", fix)
+        return
+    except SettingsError as error:
+        yield failed("data", error, "or set PYEXEC_DATA_DIR to a new directory")
         return
     if free_mb < LOW_MB:
         yield warning(

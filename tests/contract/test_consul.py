@@ -249,6 +249,12 @@ def test_an_invalid_address_is_a_settings_error(address: str) -> None:
         ConsulConfig(address=address).url()
 
 
+@pytest.mark.parametrize("prefix", ["/", "//"])
+async def test_a_prefix_of_slashes_is_a_settings_error(prefix: str) -> None:
+    with pytest.raises(SettingsError, match=r"PYEXEC_CONSUL_PREFIX is '/+'; allowed: "):
+        ConsulKV(ConsulConfig(address="127.0.0.1:1", prefix=prefix))
+
+
 async def test_an_unreachable_address_is_unavailable() -> None:
     async with ConsulKV(ConsulConfig(address="127.0.0.1:1")) as kv:
         with pytest.raises(Unavailable, match="cannot be reached"):
