@@ -18,8 +18,8 @@ from virtualenv import BIN
 
 _READY_SECONDS = 60.0
 _ANNOUNCEMENT = "listening on "
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_KILL_AT_REQUEST = 3
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+"""What the first, the second and every further request sends. The server does not end its drain at a second SIGTERM."""
 
 
 class ServerProcess:
@@ -51,9 +51,9 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Ask the server to stop. The second call ends running programs at once; the third kills the server."""
+        number = _STOP_SIGNALS[min(self._stop_requests, len(_STOP_SIGNALS) - 1)]
         self._stop_requests += 1
-        kill = self._stop_requests >= _KILL_AT_REQUEST
-        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        self._process.send_signal(number)
 
     def wait_until_ready(self, agent: ConsulAgent | None = None) -> str | None:
         """Return the URL that the server announces, or None if it was asked to stop before that.
@@ -98,10 +98,11 @@ class ServerProcess:
 
 
 class ServerGroup:
-    """Servers that receive each SIGINT and SIGTERM of this process as a request to stop.
+    """Servers that receive each SIGINT, SIGTERM and SIGHUP of this process as a request to stop.
 
     After the first signal they wait for running programs, after the second they end the programs, and the third
-    kills the servers. Leaving the context stops all servers.
+    kills the servers. Leaving the context stops all servers. SIGHUP, which arrives when the terminal closes, counts
+    only as the first one.
     """
 
     def __init__(self) -> None:
@@ -126,7 +127,10 @@ class ServerGroup:
             server.wait()
 
     def __enter__(self) -> ServerGroup:
-        self._previous = {number: signal.signal(number, self._forward_signal) for number in _SIGNALS}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under `nohup`
+            numbers.append(signal.SIGHUP)
+        self._previous = {number: signal.signal(number, self._forward_signal) for number in numbers}
         return self
 
     def __exit__(
@@ -136,12 +140,16 @@ class ServerGroup:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _forward_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _forward_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.stopping and number == signal.SIGHUP:
+            return  # it can arrive twice, from the kernel and from a shell
         if not self.stopping:
-            # Not `print`: the signal may have interrupted another one.
-            os.write(
-                1, b"== Stopping: waiting for running programs to end; press Ctrl-C again to end them now\n"
-            )
+            # Not `print`: the signal may have interrupted another one. The terminal may be closed.
+            with contextlib.suppress(OSError):
+                os.write(
+                    1,
+                    b"== Stopping: waiting for running programs to end; press Ctrl-C again to end them now\n",
+                )
         self.stopping = True
         for server in self._servers:
             server.stop()

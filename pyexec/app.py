@@ -18,7 +18,8 @@ WRONG_USAGE = 2
 USAGE = """\
 python-executor-server: run untrusted Python in isolated sandboxes
 
-  python-executor-server            serve until SIGTERM or Ctrl-C; a later SIGINT stops waiting for programs
+  python-executor-server            serve until SIGTERM, SIGHUP or Ctrl-C; a later SIGINT stops waiting for
+                                    programs
   python-executor-server --check    check whether a server with these settings can work on this machine, and print how
                                     to fix problems; --check --json prints JSON. It is safe while a server runs, and
                                     removes everything that it creates except the volume that all servers share

@@ -40,7 +40,7 @@ RESPONSE_SECONDS = 2.0
 
 
 async def serve(settings: Settings, logs: Logs) -> None:
-    """Serve until SIGTERM or SIGINT. Then accept no new work, give running programs `stop_timeout`, and clean up.
+    """Serve until SIGTERM, SIGINT or SIGHUP. Then accept no new work, give running programs `stop_timeout`, clean up.
 
     Waits for Docker and Consul if they do not answer yet; `/ready` reports that meanwhile. Raises `SettingsError`."""
     await Server(settings, read_tenants(settings), logs, PrometheusMeter()).run()
@@ -78,10 +78,13 @@ class Server:
             await http.cleanup()
 
     async def _watch_signals(self, starting: anyio.CancelScope) -> None:
-        """Handle SIGTERM and SIGINT. The first one cancels the start, or begins the shutdown. A later SIGINT, such as a
-        second Ctrl-C, ends the drain. A later SIGTERM does not: Nomad may send it twice, and ends a drain with SIGKILL.
-        """
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        """Handle SIGTERM, SIGINT and SIGHUP. The first one cancels the start, or begins the shutdown. A later SIGINT,
+        such as a second Ctrl-C, ends the drain. A later SIGTERM does not: Nomad may send it twice, and ends a drain
+        with SIGKILL. The kernel sends SIGHUP when the server's terminal closes; under `nohup`, it stays ignored."""
+        handled = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handled.append(signal.SIGHUP)
+        with anyio.open_signal_receiver(*handled) as signals:
             async for number in signals:
                 if self.state.context is None:
                     starting.cancel()

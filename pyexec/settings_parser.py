@@ -147,7 +147,7 @@ def allowed_values(setting: "attrs.Attribute[Any]") -> str:
     if kind is bool:
         return "on, off (also true, false, 1, 0)"
     if kind is Path:
-        return "a path"
+        return "a path" if _is_optional(setting) else "a path, not empty"
     if kind is range:
         return f"a number, or FIRST-LAST; from 1 to {ID_MAX}"
     return "text" if _is_optional(setting) else "text, not empty"
@@ -203,6 +203,12 @@ def _parse_list(text: str, _: object) -> tuple[str, ...]:
     return items
 
 
+def _parse_path(text: str, _: object) -> Path:
+    if text == "":
+        raise ValueError(text)  # it would mean the working directory
+    return Path(text)
+
+
 def _parse_range(text: str, _: object) -> range:
     first, dash, last = text.partition("-")
     numbers = range(_parse_int(first, int), _parse_int(last if dash else first, int) + 1)
@@ -216,7 +222,7 @@ _converter.register_structure_hook(bool, _parse_bool)
 _converter.register_structure_hook(int, _parse_int)
 _converter.register_structure_hook(float, _parse_float)
 _converter.register_structure_hook(range, _parse_range)
-_converter.register_structure_hook(Path, lambda text, _: Path(text))
+_converter.register_structure_hook(Path, _parse_path)
 _converter.register_structure_hook_func(_is_list, _parse_list)
 
 

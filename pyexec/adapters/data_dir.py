@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -30,13 +31,16 @@ class DataDir:
 
     @classmethod
     def acquire(cls, path: Path) -> Self:
-        """Create the directory if it does not exist, and lock it. Raises `SettingsError` if that fails."""
+        """Create the directory if it does not exist, and lock it.
+
+        Raises `SettingsError` if that fails, or if the id in it is damaged."""
         create_data_dir(path)
         with _translate_errors(path):
             lock = os.open(path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            _lock(lock, path)
-            return cls(path=path, deployment=_deployment(path), lock=lock)
+            with _translate_errors(path):
+                _lock(lock, path)
+                return cls(path=path, deployment=_deployment(path), lock=lock)
         except BaseException:
             os.close(lock)
             raise
@@ -56,6 +60,13 @@ class DataDir:
             return None
         finally:
             os.close(lock)
+
+    @staticmethod
+    def check_deployment(path: Path) -> None:
+        """Raise `SettingsError` if the directory has a damaged id, and `OSError` if it cannot be read."""
+        file = path / _ID_FILE
+        if file.exists():
+            _read_deployment(file)
 
     def release(self) -> None:
         """Unlock the directory."""
@@ -110,11 +121,21 @@ def _deployment(path: Path) -> str:
     """Return the id of the directory, and create it if it does not exist. The lock must be held."""
     file = path / _ID_FILE
     if file.exists():
-        return file.read_text("ascii").strip()
+        return _read_deployment(file)
     draft = path / f"{_ID_FILE}.new"
     with draft.open("w", encoding="ascii") as writer:
         writer.write(secrets.token_hex(8) + "\n")
         writer.flush()
         os.fsync(writer.fileno())
     draft.rename(file)
-    return file.read_text("ascii").strip()
+    return _read_deployment(file)
+
+
+def _read_deployment(file: Path) -> str:
+    content = file.read_bytes()
+    if re.fullmatch(rb"[0-9a-f]{16}\n", content) is None:
+        raise SettingsError(
+            f"{file} in PYEXEC_DATA_DIR holds {content[:40]!r}, which is not a deployment id: restore the file. "
+            "Without it, the server gets a new id and does not find the containers of an earlier process"
+        )
+    return content.decode()[:-1]

@@ -110,6 +110,7 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
     shown = repr(str(settings.data_dir))
     try:
         try_write(existing)
+        DataDir.check_deployment(settings.data_dir)
         holder = DataDir.lock_owner(settings.data_dir)
         free_mb = shutil.disk_usage(existing).free // MEBIBYTE
         if holder is None and settings.consul_addr is None:
@@ -117,6 +118,9 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
     except OSError as error:
         fix = "PYEXEC_DATA_DIR must be a directory that the server can write to"
         yield failed("data", f"cannot use {shown}: {error.strerror}", fix)
+        return
+    except SettingsError as error:
+        yield failed("data", error, "or set PYEXEC_DATA_DIR to a new directory")
         return
     except ExecutorError as error:
         yield failed("data", f"cannot use {shown}: {error}")

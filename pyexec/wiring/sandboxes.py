@@ -169,7 +169,7 @@ def _own_seccomp_profile(settings: Settings) -> str | None:
     setting = f"PYEXEC_SECCOMP_PROFILE is {str(settings.seccomp_profile)!r}"
     try:
         profile = json.loads(settings.seccomp_profile.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{setting}, which cannot be read: {error}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise SettingsError(f"{setting}; allowed: a seccomp profile, a JSON object with a defaultAction")

@@ -13,6 +13,7 @@ from anyio import fail_after
 from pyexec.adapters.consul.blobs import ConsulBlobs
 from pyexec.adapters.consul.config import ConsulConfig
 from pyexec.adapters.consul.kv import ConsulKV, Operation, create
+from pyexec.adapters.consul.membership import Session
 from pyexec.domain.events import Failed, FailureType
 from pyexec.errors import Conflict, CorruptLog, SettingsError, TooLarge, Unavailable
 from pyexec.ports import IdempotencyKey
@@ -174,13 +175,18 @@ async def test_a_corrupt_log_affects_no_other_execution(parts: Parts, damage: Op
     await log.append(other, 3, [finished()])
 
 
+@pytest.mark.parametrize("value", [b"foreign", b"[" * 100_000], ids=["no JSON", "nested too deeply"])
 async def test_unrecognized_keys_are_logged_once_and_ignored(
-    parts: Parts, caplog: pytest.LogCaptureFixture
+    parts: Parts, caplog: pytest.LogCaptureFixture, value: bytes
 ) -> None:
-    kv, _, log = parts
+    kv, membership, log = parts
     execution, bad = new_id(), new_id()
     for key in ("inflight/foreign", f"inflight/{bad}", "status/foreign", f"status/{bad}", "replicas/foreign"):
-        await kv.put(key, b"foreign")
+        await kv.put(key, value)
+    held = await Session.create(kv, "foreign", behavior="delete")
+    assert await kv.put("replicas/held", value, session=held.id)
+    assert "held" not in (await membership.members()).members
+    await held.destroy()
     with caplog.at_level(logging.ERROR):
         await log.append(execution, 0, [submitted(), killed()])
         for _ in range(3):
@@ -241,6 +247,12 @@ async def test_retiring_deletes_all_keys(parts: Parts) -> None:
 def test_an_invalid_address_is_a_settings_error(address: str) -> None:
     with pytest.raises(SettingsError, match="PYEXEC_CONSUL_ADDR"):
         ConsulConfig(address=address).url()
+
+
+@pytest.mark.parametrize("prefix", ["/", "//"])
+async def test_a_prefix_of_slashes_is_a_settings_error(prefix: str) -> None:
+    with pytest.raises(SettingsError, match=r"PYEXEC_CONSUL_PREFIX is '/+'; allowed: "):
+        ConsulKV(ConsulConfig(address="127.0.0.1:1", prefix=prefix))
 
 
 async def test_an_unreachable_address_is_unavailable() -> None:

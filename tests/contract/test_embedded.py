@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import sqlite3
 import subprocess
@@ -76,6 +77,52 @@ async def test_an_invalid_directory_is_a_settings_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="PYEXEC_DATA_DIR"):
         await EmbeddedLog.open(tmp_path / "file")
+
+
+async def test_a_full_disk_is_a_settings_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(SettingsError, match=r"PYEXEC_DATA_DIR .*\(No space left on device\)"):
+        await EmbeddedLog.open(tmp_path)
+    monkeypatch.undo()
+    async with await EmbeddedLog.open(tmp_path) as log:
+        await log.check()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\n", b"0123456789abcdef, and more\n"])
+async def test_a_damaged_deployment_id_is_a_settings_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "deployment").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"deployment in PYEXEC_DATA_DIR holds .* not a deployment id"):
+        await EmbeddedLog.open(tmp_path)
+
+
+async def test_a_locked_file_is_unavailable(tmp_path: Path) -> None:
+    """The server could still read it, but not append."""
+    async with await EmbeddedLog.open(tmp_path) as log:
+        await log.check()
+        with sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable, match="locked"), fail_after(20):
+                await log.check()
+            other.execute("ROLLBACK")
+        other.close()
+        await log.check()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_an_operator_removes_or_replaces_is_unavailable(
+    tmp_path: Path, replaced: bool
+) -> None:
+    async with await EmbeddedLog.open(tmp_path) as log:
+        (tmp_path / FILE_NAME).rename(tmp_path / "moved")
+        if replaced:
+            (tmp_path / FILE_NAME).write_bytes((tmp_path / "moved").read_bytes())
+        with pytest.raises(Unavailable, match="removed or replaced"):
+            await log.check()
+        (tmp_path / "moved").rename(tmp_path / FILE_NAME)
+        await log.check()
 
 
 async def test_a_new_data_directory_is_private(tmp_path: Path) -> None:

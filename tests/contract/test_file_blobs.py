@@ -54,7 +54,7 @@ anyio.run(put)
 async def test_a_write_failure_is_unavailable(tmp_path: Path) -> None:
     blobs = await FileBlobs.open(tmp_path / "blobs")
     (tmp_path / "blobs").rmdir()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="cannot write exe/payload: No such file or directory"):
         await blobs.put("exe/payload", stream(b"x"))
 
 

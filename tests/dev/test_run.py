@@ -69,6 +69,45 @@ def test_a_server_that_another_process_stops_is_reported(tmp_path: Path) -> None
     assert containers_of(tmp_path) == []
 
 
+FAKE_SERVER = """#!/usr/bin/env python3
+import signal, sys
+signals = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+print("listening on http://here", flush=True)
+while (number := signal.sigwait(signals)) != signal.SIGINT:
+    print(f"got {number}", flush=True)
+print(f"ended by {number}", flush=True)
+"""
+GROUP = """
+import os, pathlib, sys
+sys.path.insert(0, "dev")
+import server_process
+server_process.BIN = pathlib.Path(sys.argv[1])
+with server_process.ServerGroup() as group:
+    server = group.start(dict(os.environ))
+    print("ready at", server.wait_until_ready(), flush=True)
+    server.wait()
+"""
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_second_ctrl_c_ends_the_drain_and_a_closed_terminal_begins_it(
+    tmp_path: Path, first: signal.Signals
+) -> None:
+    """A server ends its drain only at SIGINT. Servers do not belong to the terminal, so it cannot send them SIGHUP."""
+    server = tmp_path / "python-executor-server"
+    server.write_text(FAKE_SERVER)
+    server.chmod(0o755)
+    with started(["python3", "-c", GROUP, str(tmp_path)]) as process:
+        output_until(process, "ready at http://here")
+        process.send_signal(first)
+        output_until(process, f"got {signal.SIGTERM:d}")
+        process.send_signal(signal.SIGHUP)
+        press_ctrl_c(process)
+        output_until(process, f"ended by {signal.SIGINT:d}")
+    assert process.returncode == 0
+
+
 @contextmanager
 def started_run(data: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the script of `make run` until its server has run a first program."""

@@ -58,6 +58,7 @@ def test_the_defaults_shown_in_the_help_can_be_parsed() -> None:
         ("PYEXEC_MAX_CPUS", "nan", "a number, at least 0.01"),
         ("PYEXEC_LOG_FORMAT", "xml", "text, json"),
         ("PYEXEC_HOST", "", "text, not empty"),
+        ("PYEXEC_DATA_DIR", "", "a path, not empty"),
         ("PYEXEC_SANDBOX_UIDS", "0-999", "a number, or FIRST-LAST; from 1 to 2147483647"),
         ("PYEXEC_SANDBOX_UIDS", "20-10", "a number, or FIRST-LAST; from 1 to 2147483647"),
         ("PYEXEC_SANDBOX_UIDS", "10-", "a number, or FIRST-LAST; from 1 to 2147483647"),

@@ -92,6 +92,7 @@ async def test_the_seccomp_profile_applies_to_programs_and_setups(image: str, tm
         (None, "No such file"),
         ("{", "Expecting property name"),
         ("[]", "allowed: a seccomp profile"),
+        pytest.param("[" * 100_000, "maximum recursion depth", id="nested too deeply"),
         ('{"syscalls": []}', "allowed: a seccomp profile"),
     ],
     every=3,

@@ -125,6 +125,13 @@ def test_it_names_the_process_that_uses_the_data_directory(image: str, tmp_path:
         locked.release()
 
 
+def test_it_finds_a_damaged_deployment_id(image: str, tmp_path: Path) -> None:
+    (tmp_path / "deployment").write_bytes(b"\xff\n")
+    found = check(image, tmp_path, docker_socket="/none")
+    assert found.failed == {"docker", "data"}
+    assert "not a deployment id" in found("data", "failed")[0]
+
+
 @pytest.mark.full
 def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
     with running_server(tmp_path / "data", image, warm_pool="0") as server:

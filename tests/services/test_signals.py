@@ -24,6 +24,34 @@ def accepting_server() -> Server:
     return server
 
 
+async def test_a_closed_terminal_begins_the_drain() -> None:
+    server = accepting_server()
+    with anyio.fail_after(PATIENCE_SECONDS):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server._watch_signals, tasks.cancel_scope, name="signals")
+            await anyio.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGHUP)
+            await server.stop.requested.wait()
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_server_under_nohup_survives_its_terminal() -> None:
+    server = accepting_server()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with anyio.fail_after(PATIENCE_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(server._watch_signals, tasks.cancel_scope, name="signals")
+                await anyio.wait_all_tasks_blocked()
+                os.kill(os.getpid(), signal.SIGHUP)
+                for _ in range(10):
+                    await anyio.wait_all_tasks_blocked()
+                assert not server.stop.requested.is_set()
+                tasks.cancel_scope.cancel()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_a_second_sigterm_does_not_end_the_drain() -> None:
     """Nomad sends it if the secrets of a task change while the task stops."""
     server = accepting_server()

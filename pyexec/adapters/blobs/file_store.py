@@ -57,22 +57,22 @@ class FileBlobs:
         target = self._path(name)
         partial = target.with_name(f"{_PARTIAL}{secrets.token_hex(8)}")
         try:
-            await self._write(partial, chunks)
-            with _translate_errors(name):
+            await self._write(partial, name, chunks)
+            with _translate_write_errors(name):
                 await to_thread.run_sync(_publish, partial, target)
         except BaseException:
             with anyio.CancelScope(shield=True), suppress(OSError):
                 await to_thread.run_sync(partial.unlink)
             raise
 
-    async def _write(self, partial: Path, chunks: AsyncIterator[bytes]) -> None:
-        with _translate_errors(partial.name):
+    async def _write(self, partial: Path, name: str, chunks: AsyncIterator[bytes]) -> None:
+        with _translate_write_errors(name):
             file = await to_thread.run_sync(lambda: partial.open("xb", buffering=0))
         with file:
             async for chunk in chunks:
-                with _translate_errors(partial.name):
+                with _translate_write_errors(name):
                     await to_thread.run_sync(_write_all, file, chunk)
-            with _translate_errors(partial.name):
+            with _translate_write_errors(name):
                 await to_thread.run_sync(os.fsync, file.fileno())
 
     async def read(self, name: str) -> AsyncIterator[bytes]:
@@ -154,3 +154,12 @@ def _translate_errors(name: str) -> Iterator[None]:
         raise Unavailable(f"blob {name} does not exist") from error
     except OSError as error:
         raise Unavailable(f"the blob store failed at {name}: {error.strerror}") from error
+
+
+@contextmanager
+def _translate_write_errors(name: str) -> Iterator[None]:
+    """Translate errors of writing a blob. If a file is not found, an operator has removed the directory."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"the blob store cannot write {name}: {error.strerror}") from error

@@ -16,6 +16,7 @@ from pyexec.adapters.consul.schema import (
     UPLOADING,
     InflightEntry,
     blob_prefix,
+    decode_json,
     event_key,
     execution_prefix,
     replica_key,
@@ -108,7 +109,7 @@ class ConsulBlobs:
         if entry is None:
             return None
         try:
-            document = json.loads(entry.value)
+            document = decode_json(entry.value)
             return Manifest(upload=document["writing"], chunks=document["chunks"])
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptLog(f"{prefix} is not a valid manifest: {error!r}") from error

@@ -36,6 +36,15 @@ class ConsulConfig:
             raise SettingsError(f"PYEXEC_CONSUL_ADDR is {self.address!r}; allowed are {allowed}")
         return url
 
+    def key_prefix(self) -> str:
+        """Return the prefix of all keys, with one slash at its end. Raises `SettingsError` if there is no prefix."""
+        prefix = self.prefix.strip("/")
+        if not prefix:
+            raise SettingsError(
+                f"PYEXEC_CONSUL_PREFIX is {self.prefix!r}; allowed: text that is not only slashes"
+            )
+        return f"{prefix}/"
+
     def tls(self) -> ssl.SSLContext | None:
         """Return the TLS context; None for plain HTTP. Raises `SettingsError` if a certificate cannot be read."""
         if self.url().scheme != "https":

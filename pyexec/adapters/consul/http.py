@@ -167,7 +167,7 @@ class PooledHTTP:
             raise Unavailable(f"Consul at {self.address} cannot be reached: {text}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             self._meter.count(CONSUL_ERRORS, "unanswered")
-            reason = error or "timed out"
+            reason = str(error) or "timed out"
             raise OutcomeUnknown(f"Consul at {self.address} does not answer: {reason}") from error
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self._meter.count(CONSUL_ERRORS, "server_error")

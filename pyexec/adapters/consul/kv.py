@@ -90,7 +90,7 @@ class ConsulKV:
         """Create the client inside a running event loop; send no request.
 
         Raises `SettingsError` if `config` is not valid."""
-        self._prefix = f"{config.prefix.strip('/')}/"
+        self._prefix = config.key_prefix()
         self._http = PooledHTTP(config.url(), config.tls(), meter)
         self.clock = self._http.clock
         with self._translate_errors("CONSUL_HTTP_ADDR"):

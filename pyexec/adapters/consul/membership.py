@@ -13,7 +13,7 @@ import cattrs
 from anyio.abc import TaskGroup
 
 from pyexec.adapters.consul.kv import ConsulKV, Entry, Operation
-from pyexec.adapters.consul.schema import LEADER, REPLICAS, replica_key
+from pyexec.adapters.consul.schema import LEADER, REPLICAS, decode_json, replica_key
 from pyexec.aio import FailureLog, retry
 from pyexec.errors import ConsulSessionLost, Unavailable
 from pyexec.ports import Member, Members
@@ -273,7 +273,7 @@ def _encode(member: Member) -> bytes:
 
 def _decode(entry: Entry) -> Member | None:
     try:
-        return cattrs.structure(json.loads(entry.value), Member)
+        return cattrs.structure(decode_json(entry.value), Member)
     except (cattrs.BaseValidationError, ValueError, TypeError) as error:
         logger.error("ignoring unrecognized key %s: %r", entry.key, error)
         return None

@@ -143,7 +143,7 @@ class InflightEntry:
     @classmethod
     def decode(cls, value: bytes) -> Self:
         """Decode an entry. Raises `ValueError` for a document of another form."""
-        match json.loads(value):
+        match decode_json(value):
             case {"length": int(length), "state": str(state), "owner": str() | None as owner}:
                 return cls(length, state, owner)
         raise ValueError("length, state or owner is missing")
@@ -186,7 +186,7 @@ def decode_status(value: bytes) -> Completion | None:
     """Return the completion that `status/<id>` holds; None for a pending entry.
 
     Raises `ValueError` for a document of another form."""
-    match json.loads(value):
+    match decode_json(value):
         case {"version": 1, "status": Status.PENDING}:
             return None
         case {"version": 1, "status": str(status), "finished_at": str(finished_at)}:
@@ -205,7 +205,7 @@ def decode_binding(value: bytes) -> tuple[str, str]:
     """Return the execution and the fingerprint that `idempotency/<hash>` holds.
 
     Raises `ValueError` for a document of another form."""
-    match json.loads(value):
+    match decode_json(value):
         case {"execution_id": str(execution_id), "fingerprint": str(fingerprint)}:
             return execution_id, fingerprint
     raise ValueError("execution_id or fingerprint is missing")
@@ -220,10 +220,18 @@ def decode_bound_key(value: bytes) -> IdempotencyKey:
     """Return the idempotency key that `executions/<id>/key` names.
 
     Raises `ValueError` for a document of another form."""
-    match json.loads(value):
+    match decode_json(value):
         case {"key_hash": str(key_hash), "fingerprint": str(fingerprint)}:
             return IdempotencyKey(key_hash=key_hash, fingerprint=fingerprint)
     raise ValueError("key_hash or fingerprint is missing")
+
+
+def decode_json(value: bytes) -> Any:
+    """Parse a stored document. Raises `ValueError` if it is not JSON."""
+    try:
+        return json.loads(value)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _encode(**fields: Any) -> bytes:

@@ -78,8 +78,7 @@ class EmbeddedLog:
         self._webhooks = webhooks
         self._webhooks_version = 0
         self._webhooks_changed = Broadcast()
-        read = partial(SqliteStore.list_ids, status=None, before=None, limit=1)
-        self._read_once = SingleFlight(partial(thread.start, read))
+        self._check_once = SingleFlight(partial(thread.start, SqliteStore.check))
         self.sessions = EmbeddedSessionLog(thread, replica)
 
     @classmethod
@@ -207,8 +206,8 @@ class EmbeddedLog:
         await self._thread.run(lambda store: store.remove_webhook(execution_id), record)
 
     async def check(self) -> None:
-        """Wait for one read. If the disk hangs, a caller can be cancelled, and later callers wait for the same read."""
-        await self._read_once.wait()
+        """Wait for one check. If the disk hangs, a caller can be cancelled; later callers wait for the same check."""
+        await self._check_once.wait()
 
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         """Rebuild in batches, so that other calls need not wait long."""

@@ -78,8 +78,10 @@ class IndexEntry:
 class SqliteStore:
     """The tables. Call every method inside `translate_errors`."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, file: Path) -> None:
         self._db = db
+        self._file = file
+        self._inode = _inode(file)
         self.sessions = SessionTable(db)
 
     @classmethod
@@ -95,7 +97,18 @@ class SqliteStore:
         except BaseException:
             db.close()
             raise
-        return cls(db)
+        return cls(db, file)
+
+    def check(self) -> None:
+        """Return if events can be written to the file, and will be found there by the next server.
+
+        Raises `Unavailable` if the file is gone: SQLite would go on writing to a file without a name."""
+        if _inode(self._file) != self._inode:
+            raise Unavailable(
+                f"{self._file} was removed or replaced while the server runs; restart the server"
+            )
+        with transaction(self._db):
+            pass  # another process can have locked the file
 
     @classmethod
     def try_open(cls, file: Path) -> None:
@@ -105,11 +118,10 @@ class SqliteStore:
             return
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as db:
             version = _read_version(db, file)
-            has_newer_pages = file.with_name(
-                f"{file.name}-wal"
-            ).exists()  # after a crash; `immutable` ignores them
+            # After a crash, a second file has the newest pages, which `immutable` ignores.
+            has_newer_pages = file.with_name(f"{file.name}-wal").exists()
             if version == _SCHEMA_VERSION and not has_newer_pages:
-                cls(db).open_executions()
+                cls(db, file).open_executions()
 
     def close(self) -> None:
         """Close the file."""
@@ -280,6 +292,15 @@ class SqliteStore:
 
     def _ids(self, query: str, *values: object) -> Sequence[str]:
         return [row[0] for row in self._db.execute(query, values)]
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    """Return what identifies a file as long as it exists; None if there is no such file."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
