@@ -29,6 +29,9 @@ SETUP_RESOURCE_LIMITS: Final[Mapping[str, int]] = {
 CLOSED_CONNECTIONS_MAX: Final = 4096
 """How many closed TCP connections may stay in the state TIME-WAIT, for a minute. Each takes 0.35 KiB of the kernel that
 counts for no container. The kernel's default is 131,072."""
+MULTICAST_GROUPS_MAX: Final = 2
+"""How many IPv4 multicast groups a socket of a program may join. Each takes 270 bytes of the kernel that count for no
+container. Discovery of services joins one group for each interface."""
 TCP_BUFFER_BYTES: Final = 128 * 1024
 """Maximum size of a receive buffer and of a send buffer in a sandbox without network."""
 NETWORK_TCP_BUFFER_BYTES: Final = 1024 * 1024

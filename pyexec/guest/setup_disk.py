@@ -25,7 +25,7 @@ MEMORY_TYPES = frozenset(
     "securityfs sysfs tmpfs tracefs".split()
 )
 DELETED = " (deleted)"
-OVER_LIMIT, ENGINE_FULL, TOO_MANY_LOCKS = "limit", "engine", "locks"
+OVER_LIMIT, ENGINE_FULL, TOO_MANY_LOCKS, TOO_MANY_FILES = "limit", "engine", "locks", "files"
 """Why a setup must end, as its first process reports it in `stopped`."""
 
 

@@ -18,7 +18,8 @@ import sys
 import time
 
 from pyexec.guest.locks import FileLocks
-from pyexec.guest.setup_disk import TOO_MANY_LOCKS, Disk, kill_processes, stop_processes
+from pyexec.guest.mapped_files import MappedFiles
+from pyexec.guest.setup_disk import TOO_MANY_FILES, TOO_MANY_LOCKS, Disk, kill_processes, stop_processes
 
 TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
@@ -35,6 +36,8 @@ KILL_SECONDS = 10
 LOCKS_BYTES_MAX = max(512 << 20, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 16)
 """The limit is high because processes of other users are unreadable: all growth of the kernel's memory counts for
 them."""
+MAPPED_FILES_MAX = 1 << 18
+"""As many as a sandbox may open by its descriptors. The limit is high for the same reason."""
 PR_SET_DUMPABLE = 4
 
 
@@ -59,12 +62,15 @@ def main(timeout_seconds, disk_bytes):
 def wait_for_end(disk):
     """Check the limits until the input has a byte or ends. Return False if it has ended or the setup was stopped."""
     reported = time.monotonic()
-    locks = FileLocks()
+    locks, mapped_files = FileLocks(), MappedFiles()
     while not select.select([0], [], [], TICK_SECONDS)[0]:
         stopped = disk.check()
         if locks.used() > LOCKS_BYTES_MAX:
             stop_processes()
             stopped = TOO_MANY_LOCKS
+        elif mapped_files.used() > MAPPED_FILES_MAX:
+            stop_processes()
+            stopped = TOO_MANY_FILES
         if stopped:
             report(disk_bytes=disk.stored, stopped=stopped)
             os.read(0, 1)  # the processes stay stopped until the server removes the container

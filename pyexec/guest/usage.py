@@ -10,6 +10,7 @@ import resource
 import time
 
 from pyexec.guest.locks import FileLocks
+from pyexec.guest.mapped_files import FILE_BYTES, MappedFiles
 from pyexec.guest.sockets import Sockets
 from pyexec.guest.wire import CHUNK, TMP, WORK
 
@@ -68,8 +69,8 @@ def tmpfs_bytes(info):
 
 class Memory:
     """The program's memory: everything charged to the container, minus the files in /work and /tmp, minus the baseline
-    that was charged before the program started, plus sockets and file locks that are not charged. Works with control
-    groups of version 1 and 2.
+    that was charged before the program started, plus sockets, file locks and mapped files that are not charged. Works
+    with control groups of version 1 and 2.
 
     All files stay open, because opening a file takes memory of the container. While a process that was killed for
     lack of memory is still being torn down, the kernel kills the next process that asks for memory."""
@@ -83,6 +84,7 @@ class Memory:
         )
         self.sockets = Sockets() if self.v1 else None
         self.locks = FileLocks()
+        self.mapped_files = MappedFiles()
         self.peak = 0
         self.baseline = 0
         self.kills = 0
@@ -94,6 +96,7 @@ class Memory:
         self.peak = program_bytes
         self.kills = self.oom_kills()
         self.locks.reset()
+        self.mapped_files.reset()
 
     @contextlib.contextmanager
     def killed_first(self):
@@ -108,6 +111,7 @@ class Memory:
     def used(self):
         """Return the program's bytes, and remember the peak."""
         used = max(0, self.charged() - self.baseline) + self.locks.used()
+        used += FILE_BYTES * self.mapped_files.used()
         if self.sockets:
             used += self.sockets.used()
         self.peak = max(self.peak, used)

@@ -12,7 +12,7 @@ import anyio
 
 from pyexec.adapters.blobs.object_store import ObjectBlobs
 from pyexec.adapters.data_dir import DataDir, try_write
-from pyexec.adapters.sqlite.log import EmbeddedLog
+from pyexec.adapters.sqlite.file_check import check_log
 from pyexec.addresses import join_host_port
 from pyexec.domain.spec import MEBIBYTE
 from pyexec.domain.webhooks import SECRET_FORM
@@ -114,7 +114,7 @@ def check_data_dir(settings: Settings) -> Iterator[CheckResult]:
         holder = DataDir.lock_owner(settings.data_dir)
         free_mb = shutil.disk_usage(existing).free // MEBIBYTE
         if holder is None and settings.consul_addr is None:
-            EmbeddedLog.try_open(settings.data_dir)
+            check_log(settings.data_dir)
     except OSError as error:
         fix = "PYEXEC_DATA_DIR must be a directory that the server can write to"
         yield failed("data", f"cannot use {shown}: {error.strerror}", fix)

@@ -55,6 +55,8 @@ class Decoder:
     """Decodes frames from a supervisor's standard output, which arrives in pieces of any size."""
 
     _buffer: bytearray = field(factory=bytearray)
+    json_bytes: int = 0
+    """Bytes of JSON in all frames so far."""
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Add bytes; yield the frames that are now complete. Raise `SandboxBroken` if a frame is invalid."""
@@ -71,7 +73,15 @@ class Decoder:
             with memoryview(self._buffer)[_HEADER.size : end] as payload:
                 frame = decode_frame(kind, payload)
             del self._buffer[: end + 1]
+            if not _has_data(frame):
+                self.json_bytes += length
             yield frame
+
+
+def _has_data(frame: Frame) -> bool:
+    """Return True if the frame has bytes of output, of reports or of files, not JSON."""
+    content = frame.frame if isinstance(frame, TransferFrame) else frame
+    return isinstance(content, OutputChunk | ReportChunk | FileChunk)
 
 
 def decode_frame(kind: bytes, payload: bytes | memoryview) -> Frame:

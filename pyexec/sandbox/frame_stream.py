@@ -20,7 +20,9 @@ FRAMES_PER_SECOND, FRAME_BURST = 5_000, 10_000
 """Ten times the small frames that a supervisor sends. A hostile sandbox that sends more is slowed down, and does not
 slow down others."""
 LARGE_FRAME_BYTES = 4096
-"""Frames of this size are not limited: the limits on output and files bound their number."""
+"""Frames of this size with output or files are not limited: other limits bound their number."""
+JSON_FRAME_BYTES = 256
+"""So much JSON in a frame counts as one more frame. A session's sandbox may send any number of such frames."""
 FRAMES_AT_ONCE = 32
 """More frames in one piece of data may delay other tasks."""
 
@@ -88,13 +90,15 @@ class FrameStream:
                 self._eof = True
                 return None
             before, large = self._received, len(data) // LARGE_FRAME_BYTES
+            json_before = self._decoder.json_bytes
             for frame in self._decoder.feed(data):
                 self._received += 1
                 if self._received > self._seen:
                     self._frames.append(frame)
             frames = self._received - before
             self.log_bytes += len(data) + LOG_OVERHEAD_BYTES * frames
-            await self._limit_rate(max(0, frames - large))
+            json_bytes = self._decoder.json_bytes - json_before
+            await self._limit_rate(max(0, frames - large) + json_bytes // JSON_FRAME_BYTES)
             if frames > FRAMES_AT_ONCE:
                 await anyio.lowlevel.checkpoint()
         return self._frames.popleft()

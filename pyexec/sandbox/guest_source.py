@@ -14,6 +14,7 @@ _SUPERVISOR = (
     "socket_diag",
     "sockets",
     "locks",
+    "mapped_files",
     "usage",
     "processes",
     "seccomp",
@@ -47,7 +48,7 @@ _REPORTS = (
     "exceptions",
 )
 _SESSION_REPORTS = ("session_shell", "session_ipython")
-_SETUP = ("locks", "setup_disk", "setup_init")
+_SETUP = ("locks", "mapped_files", "setup_disk", "setup_init")
 
 
 def supervisor_command(*, prestart: bool) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pyexec.guest.session_lines import DATA_BYTES_MAX
 from pyexec.ports import Container, Engine
 from pyexec.sandbox.decoder import decode_frame
 from pyexec.sandbox.frame_stream import RETRY_SECONDS, FrameStream
+from pyexec.sandbox.sandbox import USAGE_SECONDS
 from pyexec.sandbox.session_protocol import Synced, json_line
 
 SYNC_SECONDS = 10.0
@@ -84,7 +85,15 @@ class SessionConnection:
 
     async def has_oom_event(self) -> bool:
         """Return True if the engine has an event of a process that was killed for lack of memory."""
-        return await self.stream.container.has_oom_event()
+        with suppress(EngineError, Unavailable):
+            return await self.stream.container.has_oom_event()
+        return False
+
+    async def cpu_seconds(self) -> float | None:
+        """Return the processor time of the container, by the engine's counter; None if the engine reports none."""
+        with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):
+            return (await self.stream.container.usage()).cpu_seconds
+        return None
 
     async def remove(self) -> None:
         """Kill and remove the container."""

@@ -99,9 +99,7 @@ class SessionSandbox:
         await self._unopened().unpack()
 
     async def open(self, plan: SessionPlan, generation: int) -> None:
-        """Open the session.
-
-        Raises `SandboxRefused` with the code `no_interpreter` if IPython is missing, or does not start."""
+        """Open the session. Raises `SandboxRefused` (`no_interpreter`) if IPython is missing or does not start."""
         self._unopened()
         self._sandbox = None
         self._generation = generation
@@ -194,10 +192,12 @@ class SessionSandbox:
         await self._try_to_write(json_line("LEASE", self._generation))
 
     async def ran_out_of_memory(self) -> bool:
-        """Return True if the kernel has killed a process in it for lack of memory, by the engine's events."""
-        with suppress(EngineError, Unavailable):
-            return await self._connection.has_oom_event()
-        return False
+        """As `SessionConnection.has_oom_event`."""
+        return await self._connection.has_oom_event()
+
+    async def cpu_seconds(self) -> float | None:
+        """Return the processor time of the container, as `SessionConnection.cpu_seconds`."""
+        return await self._connection.cpu_seconds()
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container. `serve` ends, and does not reconnect."""

@@ -213,6 +213,43 @@ async def test_file_locks_count_as_memory(attack: Attack) -> None:
     assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")
 
 
+MAP_FILES = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + 3 * [ctypes.c_int] + [ctypes.c_long]
+open('file', 'wb').write(bytes(4096))
+os.fork()
+for _ in range(50_000):
+    file = os.open('file', os.O_RDONLY)
+    libc.mmap(None, 4096, 1, 2, file, 0)
+    os.close(file)
+time.sleep(10)
+print('mapped')
+"""
+
+
+async def test_mapped_files_count_as_memory(attack: Attack) -> None:
+    """They stay open without a descriptor, and the machine has a limit on open files."""
+    result = await attack(MAP_FILES)
+    assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, "")
+
+
+JOIN_GROUPS = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as member:
+    for number in range(5):
+        try:
+            member.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, bytes([224, 1, 1, number, 127, 0, 0, 1]))
+        except OSError as error:
+            print(number, error.errno)
+"""
+
+
+async def test_a_socket_joins_few_multicast_groups(attack: Attack) -> None:
+    """Each takes memory of the kernel, which counts it for no container."""
+    assert (await attack(JOIN_GROUPS))["stdout"] == "2 105\n3 105\n4 105\n"
+
+
 FILL_WATCHES = """
 import ctypes, os, time
 libc = ctypes.CDLL(None)

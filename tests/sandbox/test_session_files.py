@@ -64,6 +64,33 @@ async def test_a_replica_adopts_a_session_in_the_middle_of_an_upload(shared: Sha
             assert (await client.run("6 * 7")).result == "42"
 
 
+async def test_an_upload_that_is_cancelled_cancels_no_other_one(session: Client) -> None:
+    """All of them wait until the sandbox reads again."""
+    ended: list[str] = []
+    scope = anyio.CancelScope()
+
+    async def write(name: str, scope: anyio.CancelScope | None = None) -> None:
+        with scope or anyio.CancelScope():
+            await session.sandbox.write_file(name, chunks(bytes(5 * 2**20)))
+            ended.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        await anyio.run_process(["docker", "pause", session.sandbox.container_id])
+        try:
+            for name, each in (("cancelled", scope), ("first", None), ("second", None)):
+                tasks.start_soon(write, name, each)
+                await anyio.sleep(0.1)
+            scope.cancel()
+            await anyio.sleep(0.1)
+            tasks.start_soon(write, "later")
+            await anyio.sleep(0.1)
+        finally:
+            await anyio.run_process(["docker", "unpause", session.sandbox.container_id])
+    assert sorted(ended) == ["first", "later", "second"]
+    for name in ended:
+        await session.sandbox.delete_file(name)
+
+
 async def test_transfers_run_at_the_same_time(session: Client) -> None:
     contents = {f"file{number}": bytes([number]) * 2**20 * (number + 1) for number in range(5)}
 

@@ -12,6 +12,7 @@ import pytest
 from pyexec.domain.environment import Recipe
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout
 from pyexec.sandbox.environments import setup_watch
+from pyexec.sandbox.environments.commit import commit
 from pyexec.sandbox.environments.setup import Setup, SetupConfig
 from tests.services.images import image
 
@@ -152,3 +153,26 @@ async def test_an_image_with_a_lying_interpreter_is_rejected(line: bytes) -> Non
     container = Container("make", hang)
     container.lines = [line]
     assert "the image" in str(await failure_of(container, ImageUnavailable))
+
+
+REFUSED = 'Error processing tar file(exit status 1): failed to mknod("/opt", S_IFCHR, 0)'
+
+
+async def failure_of_commit(message: str) -> Exception:
+    class Refusing:
+        async def commit(self, *_: object) -> None:
+            raise EngineError(message)
+
+    container: Any = Refusing()
+    with pytest.raises((SetupFailed, EngineError)) as caught:
+        await commit(container, "tag", "key", RECIPE)
+    return caught.value
+
+
+async def test_files_that_docker_cannot_store_are_a_failure_of_the_setup() -> None:
+    """A file with the name `.wh.` is one. After an error of the engine, the server repeats the setup."""
+    failure = await failure_of_commit(f"{REFUSED}: file exists")
+    assert isinstance(failure, SetupFailed)
+    assert failure.field == "pre_commands"
+    for message in (f"{REFUSED}: no space left on device", "the engine does not answer"):
+        assert isinstance(await failure_of_commit(message), EngineError)

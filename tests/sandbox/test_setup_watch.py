@@ -36,6 +36,7 @@ def watch_of(reports: Reports) -> SetupWatch:
         (b'{"disk_bytes": 2000000, "stopped": "limit"}', "setup wrote more than 1 MiB and was stopped"),
         (b'{"disk_bytes": 1, "stopped": "engine"}', "the disk of the Docker engine is almost full"),
         (b'{"disk_bytes": 1, "stopped": "locks"}', "setup was stopped: it set too many file locks"),
+        (b'{"disk_bytes": 1, "stopped": "files"}', "setup was stopped: it mapped too many files"),
         (b"MemoryError", "the first process of its container failed: MemoryError"),
         (b"[]", "failed: []"),
         (b"[" * 60_000, "failed: [["),

@@ -153,7 +153,7 @@ async def test_the_engine_refuses_them_without_the_supervisor(attack: Attack) ->
 
 
 OF_THE_MACHINE = """
-import ctypes, os, resource
+import ctypes, os, resource, socket
 limits = [resource.getrlimit(number)[1] for number in (7, 11, 12)]
 buffer = open("/proc/sys/net/ipv4/tcp_wmem").read().split()[2]
 print(ctypes.CDLL(None).inotify_init(), *limits, buffer, open("/proc/slabinfo", "rb").read())
@@ -161,6 +161,14 @@ try:
     os.mkdir("/dev/files")
 except OSError as error:
     print(error.errno, os.statvfs("/dev/shm").f_files)
+for call in (
+    lambda: os.memfd_create("file"),
+    lambda: socket.socket(type=socket.SOCK_DGRAM).setsockopt(0, 35, bytes([224, 1, 1, 1, 127, 0, 0, 1])),
+):
+    try:
+        print(call())
+    except OSError as error:
+        print(error.errno)
 """
 
 OWNED_BY_ROOT = """
@@ -193,7 +201,7 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         f"python3 -c {shlex.quote(OF_THE_MACHINE)} >> /opt/succeeded",
     ]
     result = await attack("print(open('/opt/succeeded').read(), end='')", pre_commands=commands)
-    machine = "-1 1024 1024 0 1048576 b''\n30 4096\n"
+    machine = "-1 1024 1024 0 1048576 b''\n30 4096\n38\n105\n"
     assert (end_of(result), result.get("stdout")) == (COMPLETED, f"[]\n-1\n{machine}"), result
 
 

@@ -137,7 +137,7 @@ class ScriptedSandbox:
 
     async def kill_cell(self, nonce: str) -> None:
         await self._command()
-        if self.box.cell is not None and self.box.cell.nonce == nonce:
+        if self.box.cell is not None and self.box.cell.nonce == nonce and not self.box.is_hostile:
             self.box.finish(1, "killed")
 
     async def restart(self) -> None:
@@ -155,6 +155,10 @@ class ScriptedSandbox:
     async def ran_out_of_memory(self) -> bool:
         await self._process.passing()
         return self._box is not None and self._box.ran_out_of_memory
+
+    async def cpu_seconds(self) -> float | None:
+        await self._process.passing()
+        return None if self._box is None else self._box.cpu_seconds
 
     async def remove(self) -> None:
         await self._process.passing()

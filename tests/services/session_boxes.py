@@ -36,6 +36,9 @@ class SessionBox(Box):
     frames: list[CellFrame] = field(factory=list)
     refused: list[str] = field(factory=list)
     restarts: list[str] = field(factory=list)
+    is_hostile: bool = False
+    """True if its supervisor does not end a cell at a kill or at a limit."""
+    cpu_seconds: float = 0.0
     deadline: float = field(factory=lambda: anyio.current_time() + LEASE_SECONDS)
 
     @property
@@ -88,7 +91,7 @@ class SessionBox(Box):
         self._announce()
 
     def _time_out(self, cell: StartedCell) -> None:
-        if self.cell is cell:
+        if self.cell is cell and not self.is_hostile:
             self.finish(1, "timeout")
 
     def print(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:

@@ -11,6 +11,7 @@ from pyexec.domain.spec import RequestedLimits
 from pyexec.errors import TooManySessions
 from pyexec.ports import Caller
 from pyexec.services.sessions import owned_session
+from pyexec.services.sessions.cell_monitor import GRACE_SECONDS
 from pyexec.services.sessions.cells import CODE_SECONDS, INLINE_CODE_BYTES_MAX
 from tests.services.session_life import SessionLife, scripted
 from tests.services.session_replicas import Scene, checked_scene
@@ -47,6 +48,30 @@ def test_a_cell_whose_code_cannot_be_read_ends_and_the_next_one_runs(
     scene.finish()
     assert [scene.end(cell) for cell in (first, last)] == 2 * [("completed", None)]
     assert LONG not in [cell.code for cell in scene.box().started]
+
+
+@pytest.mark.parametrize(
+    ("limit", "end"),
+    [("kill", ("killed", None)), ("cpu", ("failed", "cpu_limit")), ("time", ("failed", "timeout"))],
+)
+def test_a_cell_ends_although_its_supervisor_ignores_every_limit(
+    scene: Scene, limit: str, end: tuple[str, str | None]
+) -> None:
+    """The image of a session may have another interpreter, which runs the supervisor."""
+    life = scene.start()
+    session = scene.open(life, config=RequestedLimits(cpu_seconds=2.0))
+    cell = scene.send(life, session, timeout_seconds=1.0 if limit == "time" else 600.0)
+    scene.box().is_hostile = True
+    scene.wait(5)
+    assert str(scene.state(cell).phase) == "running"
+    if limit == "kill":
+        scene.kill(life, cell)
+    elif limit == "cpu":
+        scene.box().cpu_seconds = 10.0
+    scene.wait(GRACE_SECONDS + 5)
+    assert scene.end(cell) == end
+    assert not scene.session(session).is_open
+    assert not scene.boxes
 
 
 def test_the_log_of_a_session_keeps_a_bounded_number_of_restarts(

@@ -13,6 +13,7 @@ from pyexec.adapters.docker.etc_files import HOSTNAME
 from pyexec.domain.sandbox_limits import (
     CLOSED_CONNECTIONS_MAX,
     MASKED_PATHS,
+    MULTICAST_GROUPS_MAX,
     NETWORK_TCP_BUFFER_BYTES,
     RESOURCE_LIMITS,
     SETUP_MASKED_PATHS,
@@ -100,7 +101,9 @@ def container_config(
         "NetworkMode": spec.network or "none",
         "LogConfig": _log(spec),
         "Ulimits": [_ulimit(name, limit) for name, limit in RESOURCE_LIMITS.items()],
-        "Sysctls": _tcp_settings(TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES),
+        "Sysctls": _network_settings(
+            TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES, MULTICAST_GROUPS_MAX
+        ),
         "MaskedPaths": list(MASKED_PATHS),
         "Mounts": list(etc_files),
     }
@@ -131,10 +134,11 @@ def _ulimit(name: str, limit: int) -> Mapping[str, Any]:
     return {"Name": name, "Soft": limit, "Hard": limit}
 
 
-def _tcp_settings(size_max: int) -> Mapping[str, str]:
-    """Return the settings of the container's network: least, initial and maximum sizes of TCP buffers, and the number
-    of closed connections."""
+def _network_settings(size_max: int, groups_max: int) -> Mapping[str, str]:
+    """Return the settings of the container's network: least, initial and maximum sizes of TCP buffers, the number of
+    closed connections, and the number of multicast groups of a socket."""
     return {
+        "net.ipv4.igmp_max_memberships": str(groups_max),
         "net.ipv4.tcp_max_tw_buckets": str(CLOSED_CONNECTIONS_MAX),
         "net.ipv4.tcp_rmem": f"4096 131072 {size_max}",
         "net.ipv4.tcp_wmem": f"4096 16384 {size_max}",
@@ -164,7 +168,7 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
             *(_ulimit(name, limit) for name, limit in SETUP_RESOURCE_LIMITS.items()),
             _ulimit("fsize", spec.file_bytes_max),
         ],
-        "Sysctls": _tcp_settings(NETWORK_TCP_BUFFER_BYTES),
+        "Sysctls": _network_settings(NETWORK_TCP_BUFFER_BYTES, 0),
     }
     security.apply(host, setup_profile(security.setup_profile, security.sandbox_uids))
     return _container(spec, "0:0", host)
@@ -204,10 +208,12 @@ def _readonly_paths() -> Sequence[str]:
     return sorted({*SETUP_READONLY_PATHS, *map(str, found)})
 
 
-_NO_EFFECT, _EMFILE, _EOPNOTSUPP = 0, 24, 95
+_NO_EFFECT, _EMFILE, _ENOSYS, _EOPNOTSUPP = 0, 24, 38, 95
 """Error numbers of Linux. With 0, the call returns 0, and the kernel does nothing."""
 _RULES = (
     (("fallocate",), _EOPNOTSUPP),
+    # Each such file can have an access control list of 64 KiB, and SETUP_FILES_MAX does not bound their number.
+    (("memfd_create",), _ENOSYS),
     # The kernel limits these for each user id, by default to 128, and every setup runs as the machine's root.
     (("inotify_init", "inotify_init1"), _EMFILE),
     (("sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority"), _NO_EFFECT),
@@ -221,8 +227,8 @@ _NOBODY, _ALL_BITS = 65534, 0xFFFFFFFF
 
 @cache
 def setup_profile(profile: str | None, sandbox_uids: range = range(0)) -> str | None:
-    """Return a profile, as JSON, without allocation of space that is not written, changes of priorities, inotify, and
-    the user ids of sandboxes.
+    """Return a profile, as JSON, without allocation of space that is not written, changes of priorities, inotify, files
+    of `memfd_create`, and the user ids of sandboxes.
 
     None is Docker's default profile, whose text is unknown, so it stays. Reasons: docs/design/environments.md."""
     if profile is None:

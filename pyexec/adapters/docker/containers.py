@@ -30,6 +30,7 @@ from pyexec.adapters.docker.client import (
     translate_errors,
 )
 from pyexec.adapters.docker.config import SecurityOptions, setup_config
+from pyexec.adapters.docker.stream_writer import StreamWriter
 from pyexec.errors import ContainerGone, EngineError, Unavailable
 from pyexec.ports import ContainerUsage, SetupSpec
 
@@ -84,6 +85,7 @@ class AttachedContainer(RunningContainer):
     def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
         super().__init__(container, unremoved)
         self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
+        self._writer = StreamWriter(self._stream)
         self._diagnostics = bytearray()
 
     @property
@@ -110,7 +112,7 @@ class AttachedContainer(RunningContainer):
 
     async def write(self, data: bytes) -> None:
         with request_timeout(self._container.docker):
-            await self._stream.write_in(data)
+            await self._writer.write(data)
 
     async def read(self) -> bytes | None:
         with translate_errors():

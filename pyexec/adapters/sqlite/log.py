@@ -91,13 +91,6 @@ class EmbeddedLog:
         data_dir, store, open_executions, webhooks = await to_thread.run_sync(_open, directory)
         return cls(data_dir, StoreThread(store), open_executions, webhooks, replica)
 
-    @staticmethod
-    def try_open(directory: Path) -> None:
-        """Check that `open` can read the log in `directory`, if there is one, without changing anything. No process
-        may have it open. Raises `CorruptLog` if the log cannot be read, and `Unavailable`."""
-        with translate_errors():
-            SqliteStore.try_open(directory / FILE_NAME)
-
     async def close(self) -> None:
         """Close the file and unlock the directory."""
         with anyio.CancelScope(shield=True):

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
@@ -18,7 +18,7 @@ from pyexec.domain.ids import execution_id as execution_id_at
 from pyexec.errors import Conflict, CorruptLog, KeyTaken, Unavailable
 from pyexec.ports import IdempotencyKey, receiver_in
 
-_SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE events (execution_id TEXT, seq INTEGER, event BLOB NOT NULL, PRIMARY KEY (execution_id, seq))
@@ -31,7 +31,7 @@ CREATE TABLE executions (id TEXT PRIMARY KEY, length INTEGER NOT NULL, status TE
     WITHOUT ROWID;
 CREATE INDEX executions_by_status ON executions (status, id);
 CREATE INDEX executions_by_end ON executions (ended_at) WHERE ended_at IS NOT NULL;
-PRAGMA user_version = {_SCHEMA_VERSION};
+PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 """`executions` is an index, which can be rebuilt from `events`. The other tables are the source of truth."""
@@ -109,19 +109,6 @@ class SqliteStore:
             )
         with transaction(self._db):
             pass  # another process can have locked the file
-
-    @classmethod
-    def try_open(cls, file: Path) -> None:
-        """Read from the file what `open` and the start read. Create nothing, not even the files that SQLite keeps
-        beside it: `immutable` skips them. Raises `CorruptLog` if the file has another schema version."""
-        if not file.exists():
-            return
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as db:
-            version = _read_version(db, file)
-            # After a crash, a second file has the newest pages, which `immutable` ignores.
-            has_newer_pages = file.with_name(f"{file.name}-wal").exists()
-            if version == _SCHEMA_VERSION and not has_newer_pages:
-                cls(db, file).open_executions()
 
     def close(self) -> None:
         """Close the file."""
@@ -304,14 +291,14 @@ def _inode(file: Path) -> tuple[int, int] | None:
 
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
-    if _read_version(db, file) == 0:
+    if read_version(db, file) == 0:
         db.executescript(_SCHEMA)
     db.executescript(_ADDED_TABLES)
 
 
-def _read_version(db: sqlite3.Connection, file: Path) -> int:
+def read_version(db: sqlite3.Connection, file: Path) -> int:
     """Return the schema version, 0 for a new file. Raises `CorruptLog` for one that this server cannot read."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    if version not in (0, _SCHEMA_VERSION):
-        raise CorruptLog(f"{file} has schema version {version}; this server reads version {_SCHEMA_VERSION}")
+    if version not in (0, SCHEMA_VERSION):
+        raise CorruptLog(f"{file} has schema version {version}; this server reads version {SCHEMA_VERSION}")
     return version

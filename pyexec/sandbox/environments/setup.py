@@ -30,6 +30,7 @@ from pyexec.errors import (
 from pyexec.guest.setup_init import HOME, TOOLS
 from pyexec.ports import Engine, Image, SetupContainer, SetupSpec
 from pyexec.sandbox import guest_source
+from pyexec.sandbox.environments.commit import commit
 from pyexec.sandbox.environments.output_tail import OutputTail
 from pyexec.sandbox.environments.setup_watch import SetupWatch
 from pyexec.sandbox.environments.shared_work import OnOutput
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 
 STATIC_UV = Path(sys.prefix) / "share" / "python-executor" / "uv"
 """A static build, put here when the server is installed. The uv of the package `uv` needs this machine's C library."""
-ENVIRONMENT_LABEL = "pyexec.environment"
-"""For operators who list images. The server never reads labels of images, because any image can have them."""
 STARTUP_SECONDS = 30.0
 CLEAN_UP_SECONDS = 60.0
 ENGINE_SECONDS = 600.0
@@ -111,7 +110,7 @@ class Setup:
                     steps = tuple(self._steps(python, recipe, index_url))
                     stored = await self._install(container, steps, on_output)
                 tag = build_tag(key, stored, secrets.token_hex(4))
-                await container.commit(REPOSITORY, tag, {ENVIRONMENT_LABEL: key})
+                await commit(container, tag, key, recipe)
                 await self.engine.images.tag(f"{REPOSITORY}:{tag}", REPOSITORY, key)
             finally:
                 # Removing it takes a second, and no caller has to wait for that.

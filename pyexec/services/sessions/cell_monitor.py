@@ -11,12 +11,19 @@ from attrs import evolve
 from pyexec.aio import FailureLog, retry
 from pyexec.domain.outcome import RunOutcome
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
-from pyexec.sandbox.protocol import Exited, Frame
+from pyexec.sandbox.protocol import Exited, Frame, OutputChunk, ReportChunk
 from pyexec.sandbox.session_protocol import CellEnded, CellStart
-from pyexec.sandbox.session_receivers import CellFrame
+from pyexec.sandbox.session_receivers import CellFrame, pause_after
 from pyexec.sandbox.session_sandbox import FENCED, SessionSandbox
 from pyexec.services.active_runs import Run
-from pyexec.services.run_monitor import OutputLimits, follow, outcome_of
+from pyexec.services.run_monitor import (
+    CPU_CHECK_SECONDS,
+    CPU_GRACE_FACTOR,
+    CPU_GRACE_SECONDS,
+    OutputLimits,
+    follow,
+    outcome_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +31,10 @@ GRACE_SECONDS = 60.0
 """How much later than the supervisor this replica enforces the timeout of a cell. Before the supervisor counts, it
 waits for the interpreter, at most 20 s. At the timeout, it needs two seconds for an interrupt, and at most 20 s for a
 new interpreter."""
+DROPPED_AT_ONCE = 64 * 1024
+KILL_SECONDS = 45.0
+"""How long the supervisor may take to end a cell after a kill or at a limit: two seconds for an interrupt, and twice at
+most 20 s for a new interpreter. Then this replica removes the sandbox."""
 
 
 async def follow_cell(
@@ -33,17 +44,37 @@ async def follow_cell(
 
     If the supervisor does not end the cell in time, remove the sandbox."""
     outcome: RunOutcome | None = None
-    async with anyio.create_task_group() as killing:
-        kill = partial(killing.start_soon, _kill, run.id, sandbox, start.nonce, name=f"kill {run.id}")
+    limit = "timeout"
+    async with anyio.create_task_group() as watching:
+        following = anyio.CancelScope(deadline=anyio.current_time() + start.timeout + GRACE_SECONDS)
+
+        async def kill() -> None:
+            nonlocal limit
+            with anyio.move_on_after(KILL_SECONDS):
+                await _kill(run.id, sandbox, start.nonce)
+                await anyio.sleep_forever()
+            limit = "killed"
+            following.cancel()
+
+        async def enforce_cpu_limit(seconds: float) -> None:
+            nonlocal limit
+            await _wait_for_cpu_seconds(sandbox, CPU_GRACE_FACTOR * seconds + CPU_GRACE_SECONDS)
+            await anyio.sleep(KILL_SECONDS)
+            limit = "cpu_limit"
+            following.cancel()
+
+        if start.cpu_seconds is not None:
+            watching.start_soon(enforce_cpu_limit, start.cpu_seconds, name=f"processor time of {run.id}")
+        kill_soon = partial(watching.start_soon, kill, name=f"kill {run.id}")
         try:
-            with run.followed(kill), anyio.move_on_after(start.timeout + GRACE_SECONDS):
+            with run.followed(kill_soon), following:
                 frames = _frames(sandbox.run_cell(start))
                 outcome = await follow(run, frames, limits)
                 if not outcome.reported_by_supervisor:
                     outcome = await _stop(run, sandbox, start.nonce, frames, outcome)
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             outcome = await _broken_outcome(run, sandbox, error)
-        killing.cancel_scope.cancel()
+        watching.cancel_scope.cancel()
     is_stuck = outcome is None or not outcome.reported_by_supervisor
     if is_stuck and not run.inactive.is_set() and not sandbox.ended.is_set():
         logger.error("the supervisor of %s did not end a cell in time; removing its sandbox", run.id)
@@ -52,17 +83,25 @@ async def follow_cell(
             FailureLog(logger, f"removing the sandbox of {run.id}"),
             errors=(EngineError, Unavailable),
         )
-    return outcome or RunOutcome(reason="timeout")
+    return outcome or RunOutcome(reason=limit)
 
 
 async def _stop(
     run: Run, sandbox: SessionSandbox, start_nonce: str, frames: AsyncIterator[Frame], outcome: RunOutcome
 ) -> RunOutcome:
-    """End a cell that exceeds a limit of the output log, and drop what it still prints. The session goes on."""
-    await sandbox.kill_cell(start_nonce)
-    async for frame in frames:
-        if isinstance(frame, Exited):
-            return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
+    """End a cell that exceeds a limit of the output log, and drop what it still prints. The session goes on, unless the
+    supervisor does not end the cell in time."""
+    dropped = 0
+    with anyio.move_on_after(KILL_SECONDS):
+        await sandbox.kill_cell(start_nonce)
+        async for frame in frames:
+            if isinstance(frame, Exited):
+                return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
+            if isinstance(frame, OutputChunk | ReportChunk):
+                dropped += len(frame.data)
+            if dropped > DROPPED_AT_ONCE:
+                await pause_after(dropped)
+                dropped = 0
     return outcome
 
 
@@ -83,6 +122,18 @@ async def _kill(execution_id: str, sandbox: SessionSandbox, start_nonce: str) ->
     failures = FailureLog(logger, f"killing {execution_id}")
     with suppress(SandboxBroken):  # what follows the cell reports it
         await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
+
+
+async def _wait_for_cpu_seconds(sandbox: SessionSandbox, seconds: float) -> None:
+    """Return when the container has used this much more processor time than at the first answer of the engine."""
+    first: float | None = None
+    while True:
+        used = await sandbox.cpu_seconds()
+        if used is not None:
+            first = used if first is None else first
+            if used - first > seconds:
+                return
+        await anyio.sleep(CPU_CHECK_SECONDS)
 
 
 async def _frames(frames: AsyncIterator[CellFrame]) -> AsyncIterator[Frame]:
