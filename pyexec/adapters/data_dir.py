@@ -90,6 +90,15 @@ def try_write(path: Path) -> None:
         file.flush()
 
 
+def file_identity(file: Path) -> tuple[int, int] | None:
+    """Return what identifies a file as long as it exists; None if there is no such file."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 @contextmanager
 def _translate_errors(path: Path) -> Iterator[None]:
     try:

@@ -57,16 +57,15 @@ def test_user_ids_that_the_engine_cannot_map_are_refused(option: str) -> None:
 
 
 def test_paths_of_volumes_are_normalized() -> None:
-    assert check_volumes("image", ["/srv/a/", "//data", "more", "/srv/../b", "/data"]) == (
+    assert check_volumes("image", ["/srv/a/", "//data", "/srv/../b", "/data"]) == (
         "/b",
         "/data",
-        "/more",
         "/srv/a",
     )
 
 
 @pytest.mark.parametrize(
-    "declared", [["/"], ["/proc"], ["/dev/x/.."], ["/sys/fs"], [f"/{n}" for n in range(17)]]
+    "declared", [["/"], ["data"], ["/proc"], ["/dev/x/.."], ["/sys/fs"], [f"/{n}" for n in range(17)]]
 )
 def test_images_with_volumes_that_sandboxes_do_not_support_are_refused(declared: list[str]) -> None:
     with pytest.raises(ImageUnavailable, match=r"as a volume|at most 16"):

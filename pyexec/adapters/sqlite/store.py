@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from attrs import define
 
+from pyexec.adapters.data_dir import file_identity
 from pyexec.adapters.sqlite.session_table import SessionTable
 from pyexec.adapters.sqlite.transaction import forget_retired, transaction
 from pyexec.codec import decode_event, encode_event, timestamp
@@ -81,7 +82,7 @@ class SqliteStore:
     def __init__(self, db: sqlite3.Connection, file: Path) -> None:
         self._db = db
         self._file = file
-        self._inode = _inode(file)
+        self._identity = file_identity(file)
         self.sessions = SessionTable(db)
 
     @classmethod
@@ -103,10 +104,8 @@ class SqliteStore:
         """Return if events can be written to the file, and will be found there by the next server.
 
         Raises `Unavailable` if the file is gone: SQLite would go on writing to a file without a name."""
-        if _inode(self._file) != self._inode:
-            raise Unavailable(
-                f"{self._file} was removed or replaced while the server runs; restart the server"
-            )
+        if file_identity(self._file) != self._identity:
+            raise Unavailable(f"{self._file} was removed or replaced; restart the server")
         with transaction(self._db):
             pass  # another process can have locked the file
 
@@ -279,15 +278,6 @@ class SqliteStore:
 
     def _ids(self, query: str, *values: object) -> Sequence[str]:
         return [row[0] for row in self._db.execute(query, values)]
-
-
-def _inode(file: Path) -> tuple[int, int] | None:
-    """Return what identifies a file as long as it exists; None if there is no such file."""
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _prepare_schema(db: sqlite3.Connection, file: Path) -> None:
