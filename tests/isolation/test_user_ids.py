@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
 import pytest
+from attrs import evolve
 
 from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
@@ -110,6 +111,18 @@ async def test_a_sandbox_starts_although_its_files_are_removed_repeatedly(image:
             container = await engine.start(spec_of(own))
             tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
+                await container.remove()
+
+
+async def test_a_sandbox_has_the_image_that_was_found_although_its_name_has_moved(image: str) -> None:
+    """The volumes of the image that was found are in memory. Those of another one would be on the engine's disk."""
+    with own_image(image) as own:
+        (image_id,) = docker("image", "inspect", "--format", "{{.Id}}", image)
+        async with engine_with(unused_ids(1)) as engine:
+            container = await engine.start(evolve(spec_of(own), image_id=image_id))
+            try:
+                assert docker("inspect", "--format", "{{.Image}}", container.id) == [image_id]
+            finally:
                 await container.remove()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from attrs import evolve, frozen
 
 from pyexec.adapters.docker.etc_files import HOSTNAME
+from pyexec.adapters.docker.images import ImageVolumes
 from pyexec.domain.sandbox_limits import (
     CLOSED_CONNECTIONS_MAX,
     MASKED_PATHS,
@@ -79,12 +80,12 @@ def container_config(
     security: SecurityOptions,
     uid: int,
     etc_files: Sequence[Mapping[str, Any]],
-    volumes: Sequence[str],
+    image: ImageVolumes,
 ) -> dict[str, Any]:
     """Return the request for a sandbox, for version 1.41 of the API or later.
 
-    `uid` is the user and the group of its programs. `etc_files` are mounts. `volumes` are the paths that the image
-    declares as volumes."""
+    `uid` is the user and the group of its programs. `etc_files` are mounts. `image` is that of the spec: its name can
+    get another image, with other volumes, before Docker creates the container."""
     own = f"rw,nosuid,nodev,uid={uid},gid={uid}"
     host: dict[str, Any] = {
         "AutoRemove": True,
@@ -108,12 +109,14 @@ def container_config(
         "Mounts": list(etc_files),
     }
     size = _tmpfs_options(min(spec.disk_bytes, VOLUME_BYTES_MAX))
-    host["Tmpfs"] |= {path: f"{own},exec,mode=0755,{size}" for path in volumes if path not in host["Tmpfs"]}
+    host["Tmpfs"] |= {
+        path: f"{own},exec,mode=0755,{size}" for path in image.paths if path not in host["Tmpfs"]
+    }
     if spec.cpus is not None:
         host["NanoCpus"] = int(spec.cpus * 1e9)
     names = {"Hostname": HOSTNAME, "NetworkDisabled": spec.network is None}
     security.apply(host, security.sandbox_profile)
-    return _container(spec, f"{uid}:{uid}", host) | names | {"StdinOnce": not spec.attachable}
+    return _container(spec, image, f"{uid}:{uid}", host) | names | {"StdinOnce": not spec.attachable}
 
 
 def _log(spec: ContainerSpec) -> Mapping[str, Any]:
@@ -149,14 +152,14 @@ _SETUP_CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "
 """Installers set owners of files, and apt switches to a user of its own. Docker's default is twice as many."""
 
 
-def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[str]) -> dict[str, Any]:
+def setup_config(spec: SetupSpec, security: SecurityOptions, image: ImageVolumes) -> dict[str, Any]:
     """Return the request for a setup container: a sandbox, too, with few capabilities and all limits.
 
-    Its root is writable, and Docker does not remove it at its end, because it becomes an image. `volumes` are the paths
-    that the image declares as volumes. What a setup writes there is not part of the new image."""
-    files_max = SETUP_FILES_MAX // (len(volumes) + 1)
+    Its root is writable, and Docker does not remove it at its end, because it becomes an image. `image` is that of
+    the spec. What a setup writes to its volumes is not part of the new image."""
+    files_max = SETUP_FILES_MAX // (len(image.paths) + 1)
     options = f"rw,nosuid,nodev,{_tmpfs_options(VOLUME_BYTES_MAX, files_max)}"
-    in_memory = dict.fromkeys(volumes, f"{options},exec") | {"/dev/shm": f"{options},noexec,mode=1777"}  # noqa: S108
+    in_memory = dict.fromkeys(image.paths, f"{options},exec") | {"/dev/shm": f"{options},noexec,mode=1777"}  # noqa: S108
     host: dict[str, Any] = {
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,
@@ -171,10 +174,12 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, volumes: Sequence[s
         "Sysctls": _network_settings(NETWORK_TCP_BUFFER_BYTES, 0),
     }
     security.apply(host, setup_profile(security.setup_profile, security.sandbox_uids))
-    return _container(spec, "0:0", host)
+    return _container(spec, image, "0:0", host)
 
 
-def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any]) -> dict[str, Any]:
+def _container(
+    spec: ContainerSpec | SetupSpec, image: ImageVolumes, user: str, host: dict[str, Any]
+) -> dict[str, Any]:
     """Return the part of the request that sandboxes and setup containers share."""
     host |= {
         "CapDrop": ["ALL"],
@@ -185,7 +190,7 @@ def _container(spec: ContainerSpec | SetupSpec, user: str, host: dict[str, Any])
         "CpuShares": spec.cpu_shares,
     }
     return {
-        "Image": spec.image,
+        "Image": image.image_id,
         "Entrypoint": [],
         "Cmd": list(spec.command),
         "User": user,

@@ -30,6 +30,7 @@ from pyexec.adapters.docker.client import (
     translate_errors,
 )
 from pyexec.adapters.docker.config import SecurityOptions, setup_config
+from pyexec.adapters.docker.images import ImageVolumes
 from pyexec.adapters.docker.stream_writer import StreamWriter
 from pyexec.errors import ContainerGone, EngineError, Unavailable
 from pyexec.ports import ContainerUsage, SetupSpec
@@ -195,14 +196,14 @@ class DockerSetupContainer:
 
     @classmethod
     async def start(
-        cls, docker: Docker, spec: SetupSpec, security: SecurityOptions, volumes: Sequence[str]
+        cls, docker: Docker, spec: SetupSpec, security: SecurityOptions, image: ImageVolumes
     ) -> Self:
         """Implement `ports.Engine.start_setup`."""
         with await to_thread.run_sync(_archive, spec.files) as files:
             with anyio.CancelScope(shield=True):
                 with translate_errors(image=spec.image):
                     container = await docker.containers.create(
-                        setup_config(spec, security, volumes), name=f"pyexec-setup-{secrets.token_hex(8)}"
+                        setup_config(spec, security, image), name=f"pyexec-setup-{secrets.token_hex(8)}"
                     )
             setup = cls(docker, container, spec)
             try:

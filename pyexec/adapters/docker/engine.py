@@ -182,7 +182,7 @@ class DockerEngine:
         while True:
             user = self._user_ids.choose(used)
             etc_files = await self._etc.mounts(image, user.id, network=spec.network is not None)
-            config = container_config(spec, self._security, user.id, etc_files, image.paths)
+            config = container_config(spec, self._security, user.id, etc_files, image)
             try:
                 return await self._create_named(user.container, config, spec.image)
             except EngineError as error:
@@ -225,8 +225,8 @@ class DockerEngine:
         await self.networks.ensure(name)
 
     async def start_setup(self, spec: SetupSpec) -> DockerSetupContainer:
-        volumes = (await self._volumes.find(spec.image)).paths
-        start = partial(DockerSetupContainer.start, self._docker, spec, self._security, volumes)
+        image = await self._volumes.find(spec.image)
+        start = partial(DockerSetupContainer.start, self._docker, spec, self._security, image)
         return await self.networks.with_network(spec.network, start)
 
     async def follow(self, container_id: str) -> FollowedContainer:
