@@ -405,17 +405,18 @@ async def test_a_relative_volume_of_an_image_does_not_reach_the_disk(
 
 
 @pytest.mark.parametrize(
-    "instruction",
+    ("instruction", "place"),
     [
-        "RUN rm -rf /work && touch /work",
-        pytest.param("RUN ln -sf /proc/sysrq-trigger /etc/passwd", marks=pytest.mark.full),
+        ("RUN rm -rf /work && touch /work", "/work"),
+        pytest.param("RUN ln -sf /proc/sysrq-trigger /etc/passwd", "/etc/passwd", marks=pytest.mark.full),
     ],
 )
 async def test_an_image_with_a_bad_mount_point_is_rejected(
-    attack: Attack, image_of: Callable[[str], str], instruction: str
+    attack: Attack, image_of: Callable[[str], str], instruction: str, place: str
 ) -> None:
     result = await attack("", docker_image=image_of(instruction))
     assert result["error_type"] == "image_unavailable"
+    assert f"what it has at {place} is in the place of a mount" in result["error"]
 
 
 async def test_an_image_with_a_file_as_a_volume_is_rejected(

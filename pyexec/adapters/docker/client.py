@@ -35,6 +35,7 @@ _BAD_MOUNT: Final = (
     "cannot be mounted because it is inside /proc",
 )
 """Parts of Docker's message if an image has a file or a link where sandboxes have a mount, such as /work."""
+_MOUNT_PLACE: Final = re.compile(r'(?:rootfs at "|file exists (?:\S*/merged)?)(/[\w./-]+)')
 
 _COLLECTIONS: Final = frozenset(
     {"containers", "images", "networks", "exec", "commit", "info", "version", "events", "_ping"}
@@ -176,7 +177,9 @@ def translate(error: DockerError, image: str = "") -> Exception:
     if image and any(sign in message for sign in _NO_PYTHON):
         return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
     if image and any(sign in message for sign in _BAD_MOUNT):
-        return ImageUnavailable(f"programs cannot run in the image {image!r}: {message}")
+        place = _MOUNT_PLACE.search(message)
+        reason = f"what it has at {place[1]} is in the place of a mount" if place else message
+        return ImageUnavailable(f"programs cannot run in the image {image!r}: {reason}")
     return EngineError(f"Docker refused the request: {message}")
 
 
