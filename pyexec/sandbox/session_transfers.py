@@ -19,6 +19,8 @@ from pyexec.sandbox.session_receivers import FileFrame, TransferReceiver, memory
 CREDIT_BYTES = WINDOW // 4
 TRANSFERS_MAX = 8
 """Transfers of each kind that run at once. More wait: each takes memory here, and a thread or files in the sandbox."""
+FRAME_SECONDS = 60.0
+"""How long the supervisor may take for the next frame of a transfer. It searches 100,000 files in a few seconds."""
 
 WriteLine = Callable[[str, bytes, bytes], Awaitable[None]]
 """Writes a line with this command and payload to the supervisor, and the bytes that follow it."""
@@ -36,7 +38,8 @@ class SessionTransfers:
         close an iterator."""
 
     async def write(self, path: str, chunks: AsyncIterator[bytes]) -> None:
-        """Write a file. Raises `SessionFileError`, or `EngineError` if the connection breaks."""
+        """Write a file. Raises `SessionFileError`, `EngineError` if the connection breaks, and `Unavailable` if
+        the supervisor does not answer."""
         at = 0
         async with self._transfer("write", "WRITE", path=path) as receiver:
             async for chunk in chunks:
@@ -114,7 +117,10 @@ class SessionTransfers:
 async def _next(receiver: TransferReceiver) -> FileFrame | None:
     """Return the next frame; None at the end of the transfer. Raises `SessionFileError`, or why the transfer ended."""
     try:
-        frame = await receiver.frames.receive()
+        with anyio.fail_after(FRAME_SECONDS):
+            frame = await receiver.frames.receive()
+    except TimeoutError as error:
+        raise Unavailable(f"the session's sandbox has sent nothing for {FRAME_SECONDS:g} s") from error
     except anyio.EndOfStream:
         raise receiver.error or EngineError("the transfer of files has ended") from None
     if not isinstance(frame, TransferEnded):

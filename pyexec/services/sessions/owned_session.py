@@ -133,9 +133,9 @@ class OwnedSession:
         new one."""
         self.check_open()
         before = self._restarts
-        with self.use.during(), self._reachable():
-            await self.sandbox.restart()
         with anyio.move_on_after(RESTART_SECONDS):
+            with self.use.during(), self._reachable():
+                await self.sandbox.restart()
             while self._restarts == before:
                 self.check_open()
                 await self._changed.wait()
