@@ -30,6 +30,7 @@ _FILE_OPTIONS = frozenset({"--requirement", "--constraint"})
 _PAGES = frozenset({"--index-url", "--extra-index-url", "--find-links"})
 _HASH_NAMES = ("sha256", "sha384", "sha512")
 """Algorithms that pip accepts in --hash."""
+_VERSION = re.compile(r"v?[0-9][0-9a-z.]{0,30}", re.ASCII)
 _HASH = re.compile(r"\s--hash[= ](\S+)")
 _OPTION_BEHIND = re.compile(r"\s(--?[a-zA-Z][\w-]*)")
 _HASH_IN_URL = re.compile(rf"[#&](?:{'|'.join(_HASH_NAMES)})=[0-9a-fA-F]")
@@ -259,6 +260,9 @@ def parse_requirement(text: str) -> Requirement | None:
             ) from error
         raise ValueError(str(error).split("\n")[0][:200]) from error
     if requirement.url is not None and not _URL.match(requirement.url):
+        if _VERSION.fullmatch(requirement.url):
+            version = f"{requirement.name}=={requirement.url}"
+            raise ValueError(f"a URL must follow @; to select a version, write {version}")
         raise ValueError("a local path is not available in the setup; use an https:// URL")
     return requirement
 

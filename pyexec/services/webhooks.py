@@ -23,7 +23,7 @@ from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_without_output, summarize
 from pyexec.domain.webhook_schedule import Attempt, Delivery, Outcome, Schedule
 from pyexec.domain.webhooks import WebhookPolicy, signed_headers
-from pyexec.errors import CorruptLog, InvalidRequest, Unavailable
+from pyexec.errors import CorruptLog, InvalidRequest, Unavailable, shorten
 from pyexec.metrics import NOOP_METER, WEBHOOK_ATTEMPTS, WEBHOOKS_DROPPED, Meter
 from pyexec.ports import BlobStore, EventLog, WebhookSender
 from pyexec.services.event_log import CorruptLogReporter
@@ -165,7 +165,7 @@ class WebhookDeliveries:
         raise Unavailable(f"the blob store did not answer within {LOAD_SECONDS:g} s")
 
     def _report(self, delivery: Delivery, attempt: Attempt, retried: Delivery | None) -> None:
-        label = f"webhook of {delivery.execution_id} to {delivery.receiver}"
+        label = f"webhook of {delivery.execution_id} to {shorten(delivery.receiver)}"
         if attempt.outcome is Outcome.NOT_ENDED:
             return
         self.meter.count(WEBHOOK_ATTEMPTS, "delivered" if attempt.outcome is Outcome.DELIVERED else "failed")

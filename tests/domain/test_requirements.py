@@ -191,6 +191,8 @@ def test_requirements_are_translated_for_the_installer(
         ("six==1\n--require-hashes", 1, "because of --require-hashes"),
         ("--prefer-binary\nsix", 1, "use --only-binary"),
         ("--no-index six==1", 1, "'six==1' follows an option"),
+        ("six@1.16.0", 1, "a URL must follow @; to select a version, write six==1.16.0"),
+        ("six @ dist/six.whl", 1, "a local path is not available in the setup"),
         ("six==1 --no-binary six", 1, "--no-binary follows a package; write the option on a line of its own"),
         ("six\n-i http://u:p@e.org/a", 2, "use https://, or add --trusted-host e.org"),
         ("--extra-index-url http://e.org:81/a\n--trusted-host e.org:82\nsix", 1, "--trusted-host e.org"),
