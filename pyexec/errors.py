@@ -199,7 +199,8 @@ class SandboxBroken(ExecutorError):
 
 
 class SandboxStalled(SandboxBroken):
-    """The supervisor of a sandbox did not take or unpack its archive in time, while the engine was healthy."""
+    """The supervisor of a sandbox did not take its program, or did not unpack the archive, in time, while the engine
+    was healthy."""
 
 
 class SandboxRefused(ExecutorError):

@@ -25,7 +25,8 @@ MEMORY_TYPES = frozenset(
     "securityfs sysfs tmpfs tracefs".split()
 )
 DELETED = " (deleted)"
-OVER_LIMIT, ENGINE_FULL, TOO_MANY_LOCKS, TOO_MANY_FILES = "limit", "engine", "locks", "files"
+OVER_LIMIT, ENGINE_FULL = "limit", "engine"
+TOO_MANY_LOCKS, TOO_MANY_FILES, TOO_MANY_SOCKETS = "locks", "files", "sockets"
 """Why a setup must end, as its first process reports it in `stopped`."""
 
 

@@ -19,7 +19,15 @@ import time
 
 from pyexec.guest.locks import FileLocks
 from pyexec.guest.mapped_files import MappedFiles
-from pyexec.guest.setup_disk import TOO_MANY_FILES, TOO_MANY_LOCKS, Disk, kill_processes, stop_processes
+from pyexec.guest.setup_disk import (
+    TOO_MANY_FILES,
+    TOO_MANY_LOCKS,
+    TOO_MANY_SOCKETS,
+    Disk,
+    kill_processes,
+    stop_processes,
+)
+from pyexec.guest.sockets import SUMMARY, Sockets
 
 TOOLS = "/.pyexec"
 """The directory of the installer and its files during the setup."""
@@ -38,6 +46,10 @@ LOCKS_BYTES_MAX = max(512 << 20, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PA
 them."""
 MAPPED_FILES_MAX = 1 << 18
 """As many as a sandbox may open by its descriptors. The limit is high for the same reason."""
+SOCKETS_BYTES_MAX = LOCKS_BYTES_MAX
+"""What the kernel's buffers of sockets may hold. It counts some kinds, such as netlink, for no container."""
+SOCKETS_SECONDS = 0.25
+"""The lists of sockets take milliseconds to read."""
 PR_SET_DUMPABLE = 4
 
 
@@ -63,6 +75,8 @@ def wait_for_end(disk):
     """Check the limits until the input has a byte or ends. Return False if it has ended or the setup was stopped."""
     reported = time.monotonic()
     locks, mapped_files = FileLocks(), MappedFiles()
+    sockets = Sockets() if os.path.exists(SUMMARY) else None  # not every runtime shows them
+    sockets_checked = 0.0
     while not select.select([0], [], [], TICK_SECONDS)[0]:
         stopped = disk.check()
         if locks.used() > LOCKS_BYTES_MAX:
@@ -71,6 +85,11 @@ def wait_for_end(disk):
         elif mapped_files.used() > MAPPED_FILES_MAX:
             stop_processes()
             stopped = TOO_MANY_FILES
+        elif sockets and time.monotonic() >= sockets_checked + SOCKETS_SECONDS:
+            sockets_checked = time.monotonic()
+            if sockets.used() > SOCKETS_BYTES_MAX:
+                stop_processes()
+                stopped = TOO_MANY_SOCKETS
         if stopped:
             report(disk_bytes=disk.stored, stopped=stopped)
             os.read(0, 1)  # the processes stay stopped until the server removes the container

@@ -1,7 +1,8 @@
-"""Measure the memory of a sandbox's sockets, where the kernel does not count it for the container.
+"""Measure the memory of the sockets of a sandbox or a setup, where the kernel does not count it for the container.
 
-Version 1 of control groups does not count the buffers of TCP, UDP and netlink sockets; runtimes do not set its limit
-for TCP. Version 2 counts them. See docs/design/docker-adapter.md. Part of the supervisor (see bootstrap.py)."""
+Version 1 of control groups does not count the buffers of TCP, UDP, ICMP and netlink sockets; runtimes do not set its
+limit for TCP. Version 2 counts those of TCP and UDP, but not their errors, nor the others. See
+docs/design/docker-adapter.md. Part of the supervisor (see bootstrap.py) and of a setup's first process."""
 
 import os
 import re

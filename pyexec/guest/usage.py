@@ -11,7 +11,7 @@ import time
 
 from pyexec.guest.locks import FileLocks
 from pyexec.guest.mapped_files import FILE_BYTES, MappedFiles
-from pyexec.guest.sockets import Sockets
+from pyexec.guest.sockets import SUMMARY, Sockets
 from pyexec.guest.wire import CHUNK, TMP, WORK
 
 CGROUP = "/sys/fs/cgroup/"
@@ -82,7 +82,7 @@ class Memory:
         self.events = os.open(
             home + ("memory.oom_control" if self.v1 else "memory.events"), os.O_RDONLY | os.O_CLOEXEC
         )
-        self.sockets = Sockets() if self.v1 else None
+        self.sockets = Sockets() if self.v1 or os.path.exists(SUMMARY) else None
         self.locks = FileLocks()
         self.mapped_files = MappedFiles()
         self.peak = 0

@@ -48,7 +48,7 @@ _REPORTS = (
     "exceptions",
 )
 _SESSION_REPORTS = ("session_shell", "session_ipython")
-_SETUP = ("locks", "mapped_files", "setup_disk", "setup_init")
+_SETUP = ("socket_diag", "sockets", "locks", "mapped_files", "setup_disk", "setup_init")
 
 
 def supervisor_command(*, prestart: bool) -> tuple[str, ...]:

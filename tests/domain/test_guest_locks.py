@@ -211,20 +211,25 @@ def test_a_runtime_that_does_not_show_the_memory_of_the_kernel_counts_no_locks(t
 
 
 @pytest.mark.parametrize(
-    ("locks_bytes", "mapped_files", "reason"),
-    [(setup_init.LOCKS_BYTES_MAX + 1, 0, "locks"), (0, setup_init.MAPPED_FILES_MAX + 1, "files")],
+    ("locks_bytes", "mapped_files", "sockets_bytes", "reason"),
+    [
+        (setup_init.LOCKS_BYTES_MAX + 1, 0, 0, "locks"),
+        (0, setup_init.MAPPED_FILES_MAX + 1, 0, "files"),
+        (0, 0, setup_init.SOCKETS_BYTES_MAX + 1, "sockets"),
+    ],
 )
-def test_a_setup_with_too_many_locks_or_mapped_files_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, locks_bytes: int, mapped_files: int, reason: str
+def test_a_setup_with_too_many_locks_mapped_files_or_sockets_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, locks_bytes: int, mapped_files: int, sockets_bytes: int, reason: str
 ) -> None:
     reports: list[dict[str, object]] = []
     stopped: list[bool] = []
     monkeypatch.setattr(setup_init, "FileLocks", lambda: SimpleNamespace(used=lambda: locks_bytes))
     monkeypatch.setattr(setup_init, "MappedFiles", lambda: SimpleNamespace(used=lambda: mapped_files))
+    monkeypatch.setattr(setup_init, "Sockets", lambda: SimpleNamespace(used=lambda: sockets_bytes))
     monkeypatch.setattr(setup_init, "stop_processes", lambda: stopped.append(True))
     monkeypatch.setattr(setup_init, "report", lambda **facts: reports.append(facts))
     monkeypatch.setattr(setup_init, "select", SimpleNamespace(select=lambda *_: ([], [], [])))
-    monkeypatch.setattr(setup_init, "os", SimpleNamespace(read=lambda *_: b""))
+    monkeypatch.setattr(setup_init, "os", SimpleNamespace(read=lambda *_: b"", path=os.path))
     disk = SimpleNamespace(check=lambda: None, stored=7)
     assert not setup_init.wait_for_end(disk)
     assert (stopped, reports) == ([True], [{"disk_bytes": 7, "stopped": reason}])

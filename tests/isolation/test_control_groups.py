@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,16 @@ def test_the_supervisor_counts_anonymous_and_shared_memory_but_no_files(
     events = next(path for path in tmp_path.rglob("memory.*") if "oom_kill 0" in path.read_text())
     events.write_text(events.read_text().replace("oom_kill 0", "oom_kill 1"))
     assert counted.was_exhausted()
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_supervisor_counts_sockets(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 2 counts neither netlink and ICMP sockets nor errors of TCP."""
+    monkeypatch.setattr(usage, "file_content_bytes", lambda: 0)
+    monkeypatch.setattr(usage, "Sockets", lambda: SimpleNamespace(used=lambda: 3 * MEBIBYTE))
+    counted = Memory(f"{RECORDED / version}/")
+    counted.set_baseline()
+    assert counted.used() == 3 * MEBIBYTE
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

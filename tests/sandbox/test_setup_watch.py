@@ -37,6 +37,10 @@ def watch_of(reports: Reports) -> SetupWatch:
         (b'{"disk_bytes": 1, "stopped": "engine"}', "the disk of the Docker engine is almost full"),
         (b'{"disk_bytes": 1, "stopped": "locks"}', "setup was stopped: it set too many file locks"),
         (b'{"disk_bytes": 1, "stopped": "files"}', "setup was stopped: it mapped too many files"),
+        (
+            b'{"disk_bytes": 1, "stopped": "sockets"}',
+            "setup was stopped: its sockets could hold too much memory",
+        ),
         (b"MemoryError", "the first process of its container failed: MemoryError"),
         (b"[]", "failed: []"),
         (b"[" * 60_000, "failed: [["),

@@ -34,6 +34,7 @@ listener, pipe = socket.create_server(('127.0.0.1', 0)), os.pipe()[1]
 sender = socket.create_connection(listener.getsockname())
 receiver = listener.accept()[0]
 received = receiver.fileno()
+route = bytes([0, 252, 4, 125, 125, 0, 0, 0]) + bytes(16 * 126)
 sender.sendall(b'data')
 """
 
@@ -62,6 +63,8 @@ ATTACKS = {
         "socket.socket(2, 2).setsockopt(0, 46, bytes(264))": errno.ENOPROTOOPT,  # MCAST_JOIN_SOURCE_GROUP
         "socket.socket(2, 2).setsockopt(0, 39, bytes(12))": errno.ENOPROTOOPT,  # IP_ADD_SOURCE_MEMBERSHIP
         "socket.socket(10, 2).setsockopt(41, 32, bytes(32))": errno.ENOPROTOOPT,  # IPV6_FLOWLABEL_MGR
+        "socket.socket(10, 2).setsockopt(41, 6, bytes(65528))": errno.ENOPROTOOPT,  # IPV6_2292PKTOPTIONS
+        "socket.socket(10, 2).setsockopt(41, 57, route)": errno.ENOPROTOOPT,  # IPV6_RTHDR
         "socket.socket(10, 2).setsockopt(41, 20, bytes(20))": errno.ENOPROTOOPT,  # IPV6_JOIN_GROUP
         "socket.socket(10, 2).setsockopt(41, 42, bytes(136))": errno.ENOPROTOOPT,  # MCAST_JOIN_GROUP
     },

@@ -138,6 +138,8 @@ BUFFER_SIZES = (7, 8)
 """SO_SNDBUF and SO_RCVBUF. The supervisor has to know how much memory a socket can hold (guest/sockets.py)."""
 TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO, UDP_ENCAP = 14, 31, 32, (38, 39, 40, 41), 100
 IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, MCAST_JOINS = 20, 27, 32, (42, 46, 48)
+IPV6_HEADERS = (6, 57)
+"""IPV6_2292PKTOPTIONS and IPV6_RTHDR."""
 GROUP_SOURCES = (38, 39, 41, 43, 46, 48)
 """IP_BLOCK_SOURCE, IP_ADD_SOURCE_MEMBERSHIP, IP_MSFILTER, and those of both versions that begin with MCAST."""
 REFUSED_OPTIONS = (
@@ -150,12 +152,12 @@ REFUSED_OPTIONS = (
     *((IPPROTO_IP, option) for option in GROUP_SOURCES),
     *(
         (IPPROTO_IPV6, option)
-        for option in (IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, *MCAST_JOINS)
+        for option in (*IPV6_HEADERS, IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, *MCAST_JOINS)
     ),
 )
 """Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP. Keys of TCP connections, IPv6
 groups and sources of IPv4 groups, whose memory the kernel does not count. Flow labels: the machine has 4096, and they
-outlive a program."""
+outlive a program. Headers that a socket adds to its IPv6 packets: it keeps up to 128 KiB of them, also not counted."""
 TCP_ZEROCOPY_RECEIVE = 35
 """Maps received pages, which the kernel counts for no container, into the program's memory, without a limit."""
 NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4

@@ -1,5 +1,5 @@
-"""Follow the reports of a setup, and end it if it stores too much on the engine's disk, sets too many file locks, or
-maps too many files."""
+"""Follow the reports of a setup, and end it if it stores too much on the engine's disk, sets too many file locks,
+maps too many files, or opens too many sockets."""
 
 import json
 
@@ -7,7 +7,13 @@ import anyio
 from attrs import define, field
 
 from pyexec.errors import SetupFailed
-from pyexec.guest.setup_disk import ENGINE_FULL, OVER_LIMIT, TOO_MANY_FILES, TOO_MANY_LOCKS
+from pyexec.guest.setup_disk import (
+    ENGINE_FULL,
+    OVER_LIMIT,
+    TOO_MANY_FILES,
+    TOO_MANY_LOCKS,
+    TOO_MANY_SOCKETS,
+)
 from pyexec.ports import SetupContainer
 
 COMPARE_SECONDS = 1.0
@@ -79,6 +85,8 @@ class SetupWatch:
             self._end("setup was stopped: it set too many file locks")
         elif reason == TOO_MANY_FILES:
             self._end("setup was stopped: it mapped too many files")
+        elif reason == TOO_MANY_SOCKETS:
+            self._end("setup was stopped: its sockets could hold too much memory")
 
     def _exceeded(self, consequence: str) -> None:
         self._end(f"setup wrote more than {self.bytes_max >> 20} MiB {consequence}".strip())
