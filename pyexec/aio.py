@@ -1,15 +1,16 @@
-"""Building blocks for asynchronous code: wake all waiters, retry until an operation succeeds, set a timer, log an
-outage once, wait for a call that may hang."""
+"""Building blocks for asynchronous code: wake all waiters, take turns, retry until an operation succeeds, set a timer,
+log an outage once, wait for a call that may hang."""
 
 import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 from attrs import define
 
 from pyexec.errors import ExecutorError, ShuttingDown, Unavailable
@@ -42,6 +43,26 @@ class Broadcast:
     async def wait(self) -> None:
         """Wait for the next `notify_all`."""
         await self.next_event().wait()
+
+
+class Turns:
+    """Lets many tasks take turns with work that takes a millisecond or so, one in each cycle of the event loop.
+
+    Without turns, each cycle takes as long as the work of all of them, and delays all other tasks."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+
+    async def iterate(self, items: Iterator[T]) -> AsyncIterator[T]:
+        """Yield the items. Wait for a turn before each one, and before the end."""
+        while True:
+            async with self._lock:
+                await anyio.lowlevel.checkpoint()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            yield item
 
 
 @contextmanager

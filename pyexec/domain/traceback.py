@@ -42,6 +42,14 @@ _EVENT = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 """A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
+_KEYWORD = re.compile(
+    rb"T(?:raceback \(most recent call last|ask exception|he above exception)|\([0-9]+ sub-exception|Warning:"
+    rb"|  (?:\+-\+-|File \")|E(?:xception i|rror in )|Unhandled exception|Process |--- Logging error|Fatal Python"
+    rb"|SyntaxError:|Original exception|During handling"
+)
+"""A part of each line that matches `_EVENT`. Programs may print many short lines: the search for this expression takes
+a twentieth of the time, because each alternative begins with a character."""
+_HEADING = b"Traceback (most recent call last):"
 _FRAME = re.compile(
     rb'^(?:  \| )?  File "(?P<path>[^\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
     re.MULTILINE,
@@ -139,7 +147,7 @@ class TracebackParser:
 
     def _read_text(self, lines: bytes, at: int) -> int:
         """Read up to the end of the next line that matters. Return where to continue."""
-        event = _EVENT.search(lines, at)
+        event = _find_event(lines, at)
         if event is None:
             self._add_text(lines[at:])
             return len(lines)
@@ -247,6 +255,18 @@ class TracebackParser:
         for found in (self._main, self._printed):
             if found is not None and (found.is_group or not groups_only):
                 found.ended = True
+
+
+def _find_event(lines: bytes, at: int) -> re.Match[bytes] | None:
+    """Find the next line that matters. `at` is the beginning of a line, and the text ends with a line feed."""
+    while keyword := _KEYWORD.search(lines, at):
+        start = max(at, lines.rfind(b"\n", at, keyword.start()) + 1)
+        end = lines.index(b"\n", keyword.start())
+        event = _EVENT.match(lines, start) or _EVENT.match(lines, max(start, end - len(_HEADING)))
+        if event:
+            return event
+        at = end + 1
+    return None
 
 
 def _undecodable(line: bytes) -> _Traceback:

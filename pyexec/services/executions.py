@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from pyexec.aio import Turns
 from pyexec.domain.event_stream import Item, OutputItem, Position, items_after
 from pyexec.domain.events import Event
 from pyexec.domain.execution import Execution, Phase, fold, request_kill
@@ -53,6 +54,7 @@ class Executions:
         self._corrupt_logs = corrupt_logs
         self._memory = memory
         self._key_lookups = anyio.Lock()
+        self._turns = Turns()
         self.listing = Listing(log, corrupt_logs)
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
@@ -171,7 +173,9 @@ class Executions:
                 return
             execution = fold(execution_id, events)
             async with self._stored_output(execution) as output_log:
-                for batch in _batches(items_after(execution_id, events, output_log, at)):
+                async for batch in self._turns.iterate(
+                    _batches(items_after(execution_id, events, output_log, at))
+                ):
                     at = batch[-1].position
                     yield batch
             if self._runs_elsewhere(execution, caller):
@@ -197,7 +201,9 @@ class Executions:
             inactive = (
                 run.inactive.is_set()
             )  # before the items are read: the end may come while they are yielded
-            for batch in _batches(items_after(run.id, tuple(run.events), run.output_log, at)):
+            async for batch in self._turns.iterate(
+                _batches(items_after(run.id, tuple(run.events), run.output_log, at))
+            ):
                 at = batch[-1].position
                 if isinstance(batch[-1], OutputItem):
                     next_output_at = anyio.current_time() + OUTPUT_INTERVAL_SECONDS

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from attrs import evolve, frozen
 
 from pyexec.aio import FailureLog, call_after, retry
@@ -38,6 +39,8 @@ CPU_GRACE_FACTOR, CPU_GRACE_SECONDS = 2.0, 1.0
 supervisor should have stopped it and reported the usage. The engine's count includes the supervisor."""
 STREAM_CHANGES_MAX = 100_000
 """Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
+OUTPUT_AT_ONCE_BYTES = 64 * 1024
+"""So much stderr takes up to 15 ms, because the server looks for tracebacks in it. More would delay other tasks."""
 SUPERVISOR_REASONS = frozenset(
     {"exit", "timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
 )
@@ -149,10 +152,16 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
     log = run.output_log
     if run.execution.spec.reports:
         run.reports = ReportReader(_display_bytes(run.execution.spec, limits.display_bytes))
+    yielded_at = len(log)
     async for frame in frames:
         if isinstance(frame, OutputChunk):
             remaining = limits.output_bytes + log.setup_bytes + log.size_of(Stream.DISPLAY) - len(log)
-            run.write_output(frame.stream, frame.data[:remaining])
+            data = frame.data[:remaining]
+            for at in range(0, len(data), OUTPUT_AT_ONCE_BYTES):
+                run.write_output(frame.stream, data[at : at + OUTPUT_AT_ONCE_BYTES])
+                if len(log) - yielded_at >= OUTPUT_AT_ONCE_BYTES:
+                    yielded_at = len(log)
+                    await anyio.lowlevel.checkpoint()
             if len(frame.data) > remaining:
                 return RunOutcome(reason="output_limit")
             if log.segment_count > STREAM_CHANGES_MAX:

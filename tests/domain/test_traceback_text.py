@@ -150,6 +150,13 @@ def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None
         assert seconds(400_000, step) < 20 * seconds(50_000, step) + 0.02
 
 
+@pytest.mark.parametrize("line", [b"\n", b"x\n", b"T\n", b"  \n"])
+def test_short_lines_take_little_time(line: bytes) -> None:
+    data, parser, start = line * (2_000_000 // len(line)), TracebackParser(), time.process_time()
+    parser.feed(data)
+    assert time.process_time() - start < 0.3
+
+
 @pytest.mark.parametrize("digits", [10, 25, 5000])
 def test_a_line_number_with_too_many_digits_does_not_count(digits: int) -> None:
     """Clients hold it in 32 or 64 bits, and Python itself converts no more than 4300 digits."""

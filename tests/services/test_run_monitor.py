@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from attrs import define, evolve, field
 
@@ -81,9 +82,9 @@ async def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-async def outcome_of(run: Run, sandbox: Any) -> RunOutcome:
+async def outcome_of(run: Run, sandbox: Any, output_bytes: int = 1000) -> RunOutcome:
     limits = OutputLimits(
-        output_bytes=1000,
+        output_bytes=output_bytes,
         display_bytes=1000,
         files=OutputFileLimits(limits=FileLimits(bytes_max=1), spool_dir=Path()),
     )
@@ -123,6 +124,22 @@ async def test_too_many_switches_between_streams_exceed_the_output_limit(
     outcome = await outcome_of(run, FakeSandbox(sends=turns[:2]))
     assert outcome.reason == "output_limit"
     assert outcome.detail == "the program changed 100 times between stdout and stderr and was stopped"
+
+
+@pytest.mark.parametrize("frames", [[1_000_000], [50_000] * 20])
+async def test_other_tasks_run_while_much_output_arrives(run: Run, frames: list[int]) -> None:
+    sizes = []
+
+    async def read() -> None:
+        while len(run.output_log) < 1_000_000:
+            sizes.append(len(run.output_log))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        chunks: list[Frame] = [OutputChunk(Stream.STDERR, b"\n" * size) for size in frames]
+        await outcome_of(run, FakeSandbox(sends=chunks), 1_000_000)
+    assert len(set(sizes)) > 5
 
 
 async def test_a_kill_that_no_caller_requested_is_an_invalid_report(run: Run) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from attrs import define, evolve
@@ -202,9 +203,8 @@ async def test_a_disconnect_frees_the_output_at_once(web: Web, rest: str, is_act
         gc.enable()
 
 
-async def test_an_end_that_comes_while_items_are_sent_is_not_lost(web: Web) -> None:
-    run = await active(web)
-    executions = Executions(
+def executions_of(web: Web) -> Executions:
+    return Executions(
         log=web.log,
         blobs=web.blobs,
         active_runs=web.active_runs,
@@ -212,6 +212,39 @@ async def test_an_end_that_comes_while_items_are_sent_is_not_lost(web: Web) -> N
         corrupt_logs=CorruptLogReporter(),
         memory=OutputMemory(output_bytes_max=MEBIBYTE),
     )
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_readers_take_turns_so_that_many_delay_no_other_task(web: Web, ended: bool) -> None:
+    executions = executions_of(web)
+    if ended:
+        execution = await stored(web, alternating())
+    else:
+        run = await active(web)
+        execution, run.output_log = run.id, alternating()
+    batches, between, finished = 0, [], 0
+
+    async def read() -> None:
+        nonlocal batches, finished
+        items = executions.known_items(execution, Position(), Caller(), follow=False)
+        async for _ in items:
+            batches += 1
+        finished += 1
+
+    async with anyio.create_task_group() as readers:
+        for _ in range(5):
+            readers.start_soon(read, name="read")
+        while finished < 5:
+            before = batches
+            await anyio.lowlevel.checkpoint()
+            between.append(batches - before)
+    assert batches > 5 * ALTERNATIONS / 64
+    assert max(between) <= 2
+
+
+async def test_an_end_that_comes_while_items_are_sent_is_not_lost(web: Web) -> None:
+    run = await active(web)
+    executions = executions_of(web)
     batches = executions.known_items(run.id, Position(), Caller())
     await anext(batches)
     run.record([Finished(at=START, nonce=nonce(), exit_code=0, output=Output())])
