@@ -122,7 +122,7 @@ func errorFromResponse(status int, header http.Header, body []byte) *Error {
 	}
 	return &Error{
 		Status:     status,
-		Message:    text("error", fallbackMessage(status, body)),
+		Message:    text("error", fallbackMessage(status, header, body)),
 		Code:       text("code", kindOf(status).Error()),
 		Field:      text("field", ""),
 		Body:       body,
@@ -130,9 +130,11 @@ func errorFromResponse(status int, header http.Header, body []byte) *Error {
 	}
 }
 
-// fallbackMessage returns the HTTP status and the first line of a body that is not JSON, such as a proxy's error
-// page.
-func fallbackMessage(status int, body []byte) string {
+// fallbackMessage returns the HTTP status, and the target of a redirect or the first line of a body that is not JSON.
+func fallbackMessage(status int, header http.Header, body []byte) string {
+	if target := header.Get("Location"); status >= 300 && status < 400 && target != "" {
+		return fmt.Sprintf("HTTP %d: redirect to %s; the client does not follow redirects", status, truncate(target, 200))
+	}
 	text := replaceInvalid(string(body[:min(len(body), 2000)]))
 	line, _, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	if line == "" {

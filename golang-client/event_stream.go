@@ -4,15 +4,21 @@ import (
 	"context"
 	"io"
 	"iter"
+	"net/http"
 )
+
+// errNoMoreEvents means that the client has seen the last event of an ended execution.
+var errNoMoreEvents = answerError("the server sent no more events, but the execution has not ended")
 
 // streamEvents yields the events that req streams; the last one is Ended.
 //
 // If the stream breaks after its first event, it reconnects and continues after the last event received. c.resume
 // limits the attempts; every event received resets the count. Errors of the first request are yielded unchanged. A
-// lost connection is also yielded if the execution ID is still unknown.
+// lost connection is also yielded if the execution ID is still unknown. No event is yielded if lastID is the ID of the
+// last event.
 func (c *Client) streamEvents(ctx context.Context, req request, executionID, lastID string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
+		after := lastID
 		pauses := Retry{}.pauses() // no retry before the first event
 		for {
 			done := false
@@ -28,7 +34,7 @@ func (c *Client) streamEvents(ctx context.Context, req request, executionID, las
 				done = !yield(event, nil) || last
 				return !done
 			})
-			if done {
+			if done || (err == errNoMoreEvents && lastID == after) {
 				return
 			}
 			if err == nil {
@@ -57,6 +63,12 @@ func (c *Client) readEvents(ctx context.Context, req request, handle func(Event)
 		return err
 	}
 	defer response.Close()
+	if response.status == http.StatusNoContent && req.header["Last-Event-ID"] != "" {
+		return errNoMoreEvents
+	}
+	if err := response.checkEventStream(); err != nil {
+		return err
+	}
 	var parser sseParser
 	buffer := make([]byte, 64<<10)
 	for {

@@ -19,6 +19,9 @@ func (c *Client) Get(ctx context.Context, executionID string) (*Result, error) {
 	return c.result(ctx, req)
 }
 
+// pollPause is the shortest time between two requests of Wait.
+const pollPause = 500 * time.Millisecond
+
 // Wait waits until an execution has ended. It uses long polling: the server holds the request until then.
 //
 // If ctx ends first, the error wraps ctx's error and names the execution, which continues.
@@ -27,10 +30,14 @@ func (c *Client) Wait(ctx context.Context, executionID string) (*Result, error) 
 	started := time.Now()
 	for err == nil {
 		var result *Result
+		earliest := time.Now().Add(pollPause)
 		if result, err = c.result(ctx, req); err == nil && result.Ended() {
 			return result, nil
 		}
 		req.retry = c.resume
+		if err == nil { // a proxy or a server that shuts down may answer at once
+			err = sleep(ctx, time.Until(earliest))
+		}
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Cause(ctx)) {
 		err = fmt.Errorf("execution %s has not ended after %.3g s; it continues: call Wait again, or Kill: %w",
@@ -83,9 +90,14 @@ func (c *Client) List(ctx context.Context, listing Listing) iter.Seq2[*Result, e
 					return
 				}
 			}
-			if cursor = page.NextCursor; cursor == "" {
+			if page.NextCursor == "" {
 				return
 			}
+			if page.NextCursor == cursor {
+				yield(nil, answerError("invalid response from the server: next_cursor repeats: %s", excerpt([]byte(cursor))))
+				return
+			}
+			cursor = page.NextCursor
 		}
 	}
 }
@@ -164,7 +176,7 @@ func (c *Client) body(ctx context.Context, req request) (io.ReadCloser, error) {
 }
 
 // Events yields past and future events of an execution; the last one is [Ended]. after is the ID of the last
-// event already seen, or empty. If the connection breaks, the client reconnects and continues after the last
+// event already seen, or empty; after the ID of the last one, there are no events. If the connection breaks, the client reconnects and continues after the last
 // event. Events stops after the first error.
 func (c *Client) Events(ctx context.Context, executionID, after string) iter.Seq2[Event, error] {
 	req, err := eventsRequest(executionID, after, c.retry)

@@ -3,6 +3,8 @@ package pyexec
 import (
 	"context"
 	"io"
+	"mime"
+	"net/http"
 	"time"
 )
 
@@ -10,6 +12,8 @@ import (
 type response struct {
 	transport *transport
 	ctx       context.Context
+	status    int
+	header    http.Header
 	body      io.ReadCloser
 	upload    *uploadBody
 	watchdog  *watchdog
@@ -34,6 +38,15 @@ func (r *response) Close() error {
 func (r *response) readAll() ([]byte, error) {
 	defer r.Close()
 	return io.ReadAll(r)
+}
+
+// checkEventStream fails with an AnswerError if the body is not an event stream.
+func (r *response) checkEventStream() error {
+	kind, _, _ := mime.ParseMediaType(r.header.Get("Content-Type"))
+	if kind == "text/event-stream" {
+		return nil
+	}
+	return answerError("%s is not a python-executor server: it sent '%s' instead of an event stream", r.transport.base, kind)
 }
 
 // watchdog cancels a request when the server has sent nothing for the idle timeout.

@@ -103,11 +103,7 @@ func (c *Client) eval(ctx context.Context, body evalBody, options []Option) (*Re
 }
 
 func (c *Client) result(ctx context.Context, req request) (*Result, error) {
-	response, err := c.http.open(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	body, err := response.readAll()
+	body, err := c.http.readAll(ctx, req)
 	if err != nil {
 		return nil, err
 	}

@@ -115,3 +115,72 @@ func TestIdleTimeout(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestNoEventsAfterTheLastOne(t *testing.T) {
+	server := serve(t, respond(204, ""))
+	for event, err := range server.client.Events(t.Context(), "exe_1", "3.2") {
+		t.Error(event, err)
+	}
+}
+
+func TestResponseThatIsNoEventStreamIsAnAnswerError(t *testing.T) {
+	server := serve(t, respond(200, "<html>log in</html>"))
+	var invalid *AnswerError
+	if _, err := server.client.Run(t.Context(), Text("x")); !errors.As(err, &invalid) {
+		t.Error(err)
+	}
+}
+
+func TestReadsWhoseBodyIsCutAreRetried(t *testing.T) {
+	cut := func(writer http.ResponseWriter, _ *http.Request) {
+		writer.Header().Set("Content-Length", "100")
+		_, _ = writer.Write([]byte(`{"execution_id"`))
+	}
+	server := serve(t, cut, respond(200, `{"execution_id": "exe_1", "status": "running"}`))
+	if result, err := server.client.Get(t.Context(), "exe_1"); err != nil || result.Status != Running {
+		t.Error(result, err)
+	}
+}
+
+func TestSwitchedProtocolDoesNotHang(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	server := serve(t, func(writer http.ResponseWriter, _ *http.Request) {
+		connection, _, err := writer.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer connection.Close()
+		_, _ = connection.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"))
+		<-release
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var rejected *Error
+	if _, err := server.client.Get(ctx, "exe_1"); !errors.As(err, &rejected) || rejected.Status != 101 {
+		t.Error(err)
+	}
+}
+
+func TestWaitPausesIfTheServerDoesNot(t *testing.T) {
+	running := respond(200, `{"execution_id": "exe_1", "status": "running"}`)
+	server := serve(t, running, running, running, running, running, running)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := server.client.Wait(ctx, "exe_1")
+	if count := len(server.paths()); !errors.Is(err, context.DeadlineExceeded) || count != 1 {
+		t.Error(count, err)
+	}
+}
+
+func TestListThatRepeatsItsCursorEnds(t *testing.T) {
+	page := respond(200, `{"executions": [], "next_cursor": "x"}`)
+	server := serve(t, page, page, page)
+	for _, err := range server.client.List(t.Context(), Listing{}) {
+		var invalid *AnswerError
+		if !errors.As(err, &invalid) || len(server.paths()) != 2 {
+			t.Error(err, server.paths())
+		}
+	}
+}

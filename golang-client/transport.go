@@ -24,13 +24,15 @@ type transport struct {
 	client *http.Client
 }
 
+// The body of an error response is read up to these bounds: its status is enough.
+const (
+	errorBytesMax = 1 << 20
+	errorTimeout  = 10 * time.Second
+)
+
 // json sends req and unmarshals the response into target. It returns the body too.
 func (t *transport) json(ctx context.Context, req request, target any) ([]byte, error) {
-	response, err := t.open(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	body, err := response.readAll()
+	body, err := t.readAll(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -40,22 +42,38 @@ func (t *transport) json(ctx context.Context, req request, target any) ([]byte, 
 	return body, nil
 }
 
+// readAll sends req and returns the whole body of the response. It fails as open does.
+func (t *transport) readAll(ctx context.Context, req request) ([]byte, error) {
+	return retrying(ctx, req, func() ([]byte, error) {
+		response, err := t.attempt(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return response.readAll()
+	})
+}
+
 // open sends req and returns a successful response whose body has not been read yet. It fails with an Error from
 // the server, a ConnectionError, the context's error, or the error of a source that could not be read.
 func (t *transport) open(ctx context.Context, req request) (*response, error) {
+	return retrying(ctx, req, func() (*response, error) { return t.attempt(ctx, req) })
+}
+
+// retrying calls attempt until it succeeds, or until req may not be sent again.
+func retrying[T any](ctx context.Context, req request, attempt func() (T, error)) (T, error) {
 	pauses := req.retry.pauses()
 	for {
-		response, err := t.attempt(ctx, req)
+		result, err := attempt()
 		if err == nil {
-			return response, nil
+			return result, nil
 		}
 		retryAfter, retry := retryable(err)
 		pause, left := pauses()
 		if !retry || !left || retryAfter > req.retry.Longest {
-			return nil, err
+			return result, err
 		}
 		if err := sleep(ctx, max(pause, retryAfter)); err != nil {
-			return nil, err
+			return result, err
 		}
 	}
 }
@@ -91,13 +109,20 @@ func (t *transport) attempt(ctx context.Context, req request) (*response, error)
 		defer dog.stop()
 		return nil, t.errorForCaller(ctx, err, upload)
 	}
-	got := &response{transport: t, ctx: ctx, body: received.Body, upload: upload, watchdog: dog}
+	got := &response{
+		transport: t, ctx: ctx, status: received.StatusCode, header: received.Header, body: received.Body,
+		upload: upload, watchdog: dog,
+	}
 	dog.reset()
-	if received.StatusCode < 300 {
+	if received.StatusCode >= 200 && received.StatusCode < 300 {
 		return got, nil
 	}
 	defer got.Close()
-	body, _ := io.ReadAll(io.LimitReader(got, 1<<20)) // without a body, the status is enough
+	var body []byte
+	if received.StatusCode >= 300 { // the body of a 101 is the connection, which the context does not end
+		defer time.AfterFunc(errorTimeout, func() { dog.cancel(errIdle) }).Stop()
+		body, _ = io.ReadAll(io.LimitReader(got, errorBytesMax)) // without a body, the status is enough
+	}
 	return nil, errorFromResponse(received.StatusCode, received.Header, body)
 }
 

@@ -28,6 +28,7 @@ from .timeline import Timeline
 from .transport import Transport
 
 _ANSWER_SECONDS = 1.0
+_POLL_PAUSE_SECONDS = 0.5
 
 
 class AsyncClient:
@@ -156,11 +157,15 @@ class AsyncClient:
         # The server answers at the deadline. If it does not, wait no longer.
         with anyio.CancelScope(deadline=deadline + _ANSWER_SECONDS):
             while True:
-                request = requests.wait(execution_id, deadline - anyio.current_time(), retry)
+                started = anyio.current_time()
+                request = requests.wait(execution_id, deadline - started, retry)
                 result = Result.from_json(await self._http.json(request))
                 if result.ended:
                     return result
                 status, retry = result.status, self._resume
+                # A proxy or a server that shuts down may answer at once.
+                if (now := anyio.current_time()) < min(deadline, started + _POLL_PAUSE_SECONDS):
+                    await anyio.sleep(min(deadline, started + _POLL_PAUSE_SECONDS) - now)
                 if anyio.current_time() >= deadline:
                     break
         raise TimeoutError(
@@ -192,9 +197,11 @@ class AsyncClient:
             for entry in entries:
                 yield Result.from_json(entry)
             left = None if left is None else left - len(entries)
-            cursor = page.get("next_cursor")
+            previous, cursor = cursor, page.get("next_cursor")
             if not cursor:
                 return
+            if cursor == previous:
+                raise InvalidAnswer(f"invalid response from the server: next_cursor repeats: {cursor!r:.200}")
 
     async def logs(
         self, execution_id: str, *, stream: StreamName | None = None, follow: bool = False
@@ -252,7 +259,8 @@ class AsyncClient:
     def events(self, execution_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield past and future events of an execution; the last one is `Ended`.
 
-        `after` is the ID of the last event already seen. If the connection breaks, the client reconnects and
+        `after` is the ID of the last event already seen; after the ID of the last one, there are no events. If the
+        connection breaks, the client reconnects and
         continues after the last event.
         """
         request = requests.events(execution_id, after, self._retry)

@@ -148,7 +148,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
     message = details.get("error")
     return kind(
         status,
-        message if isinstance(message, str) and message else _fallback_message(status, body),
+        message if isinstance(message, str) and message else _fallback_message(status, headers, body),
         code=_text(details.get("code")),
         field=_text(details.get("field")),
         body=body,
@@ -164,8 +164,11 @@ def _details(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _fallback_message(status: int, body: bytes) -> str:
-    """Return the HTTP status and the first line of a body that is not JSON, such as a proxy's error page."""
+def _fallback_message(status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """Return the HTTP status, and the target of a redirect or the first line of a body that is not JSON."""
+    target = headers.get("Location")
+    if 300 <= status < 400 and target:
+        return f"HTTP {status}: redirect to {target[:200]}; the client does not follow redirects"
     lines = body[:2000].decode("utf-8", "replace").strip().splitlines()
     return f"HTTP {status}: {lines[0][:200]}" if lines else f"HTTP {status}"
 

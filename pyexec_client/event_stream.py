@@ -16,6 +16,8 @@ from .retry import NO_RETRY, Retry
 from .sse import Parser
 from .transport import Response, Transport
 
+_NO_MORE_EVENTS = 204
+
 OnEvent = Callable[[Event], Awaitable[None] | None]
 
 
@@ -32,11 +34,14 @@ async def stream_events(
     If the stream breaks after its first event, reconnect and continue after the last event received. `resume`
     limits the attempts; every event received resets the count. Raise the error of the first request unchanged.
     Raise ConnectionFailed if reconnecting fails, or if the execution ID is still unknown.
+    Yield nothing if `last_id` is the ID of the last event.
     """
-    pauses = NO_RETRY.pauses()
+    pauses, after = NO_RETRY.pauses(), last_id
     while True:
         try:
             async with http.open(request) as response, aclosing(_read_events(response)) as events:
+                if response.status == _NO_MORE_EVENTS and after is not None and after == last_id:
+                    return
                 async for event in events:
                     last_id = event.id or last_id
                     if isinstance(event, Lifecycle):
@@ -66,6 +71,8 @@ async def last_result(events: AsyncGenerator[Event, None], on_event: OnEvent | N
 
 async def _read_events(response: Response) -> AsyncGenerator[Event, None]:
     """Yield the events of one connection. Raise ConnectionFailed if it closes before the execution ends."""
+    if response.content_type != "text/event-stream":
+        raise response.invalid(f"{response.content_type} instead of an event stream")
     parser = Parser()
     async for chunk in response.chunks():
         for message in parser.feed(chunk):

@@ -9,7 +9,10 @@ def parse_json(text: str | bytes) -> Any:
 
     Python rejects integers of more than 4300 digits. Such a number must not hide a result, or all executions of a list.
     """
-    return json.loads(text, parse_int=_integer)
+    try:
+        return json.loads(text, parse_int=_integer)
+    except RecursionError as error:
+        raise ValueError("JSON is nested too deeply") from error
 
 
 def _integer(digits: str) -> int | None:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
 from functools import partial, wraps
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
 
+from .errors import PyexecError
+
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
+
+_CLOSED = "the client was closed during the call"
+_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for portal in tuple(_portals):
+        portal.after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Portal:
@@ -25,24 +41,48 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._portal: Future[BlockingPortal] = Future()
 
+        self._running: set[Future[Any]] = set()
+        _portals.add(self)
+
+    def after_fork(self) -> None:
+        """Forget the thread, which runs only in the parent process."""
+        self._lock = threading.Lock()
+        self._thread, self._portal, self._running = None, Future(), set()
+
     def stop(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Make the last call and stop the thread. A later call starts another one."""
+        """Cancel the running calls, make the last call and stop the thread. A later call starts another one."""
         with self._lock:
             thread, self._thread = self._thread, None
             if thread is None:
                 return
             portal, self._portal = self._portal.result(), Future()
+        for running in self._running.copy():
+            running.cancel()
         portal.call(last)
         portal.start_task_soon(portal.stop, True)
         thread.join()
 
     def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call and return its result. An exception in this thread cancels the call."""
-        running = self._start().start_task_soon(call)
+        return self._result(self._start(), call)
+
+    def _result(self, portal: BlockingPortal, call: Callable[[], Awaitable[T]]) -> T:
+        running = self._begin(portal, call)
         try:
             return running.result()
+        except CancelledError:
+            raise PyexecError(_CLOSED) from None
         finally:
+            self._running.discard(running)
             running.cancel()
+
+    def _begin(self, portal: BlockingPortal, call: Callable[[], Awaitable[T]]) -> Future[T]:
+        try:
+            running = portal.start_task_soon(call)
+        except RuntimeError as error:  # the portal was stopped
+            raise PyexecError(_CLOSED) from error
+        self._running.add(running)
+        return running
 
     def iterate(self, call: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
         """Yield the items of an asynchronous generator."""
@@ -54,18 +94,24 @@ class Portal:
                 async for item in items:
                     await send.send(item)
 
-        running = portal.start_task_soon(pump)
+        running = self._begin(portal, pump)
         try:
             while True:
                 try:
-                    item = portal.call(receive.receive)
+                    item = self._result(portal, receive.receive)
                 except anyio.EndOfStream:
                     break
                 yield item
             running.result()
+        except CancelledError:
+            raise PyexecError(_CLOSED) from None
         finally:
+            self._running.discard(running)
             running.cancel()
-            portal.call(receive.aclose)
+            try:
+                portal.call(receive.aclose)
+            except RuntimeError:  # the portal was stopped
+                receive.close()
 
     def _start(self) -> BlockingPortal:
         with self._lock:

@@ -9,17 +9,21 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
+import anyio
 from attrs import define, field, frozen
 
 from . import session_requests as requests
 from .content import FileData, content
-from .errors import InvalidAnswer, NotFound, SessionClosed, reading
+from .errors import InvalidAnswer, NotFound, PyexecError, SessionClosed, reading
 from .event_stream import OnEvent, last_result, stream_events
 from .events import Event
 from .requests import Request
 from .result import OutputFile, Result
 from .retry import Retry
 from .transport import Transport
+
+_CLOSE_SECONDS = 10.0
+"""How long a cancelled task waits for the server to close its session."""
 
 
 @frozen(kw_only=True)
@@ -166,8 +170,13 @@ class AsyncSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self.keep:
-            await close_quietly(self)
+        if self.keep:
+            return
+        if isinstance(error, anyio.get_cancelled_exc_class()):
+            with anyio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await close_quietly(self, after=error)
+        else:
+            await close_quietly(self, after=error)
 
     async def eval(
         self,
@@ -240,12 +249,19 @@ class AsyncSession:
         return self.info
 
 
-async def close_quietly(session: AsyncSession) -> None:
-    """Close the session, unless it is closed already."""
+async def close_quietly(session: AsyncSession, after: BaseException | None = None) -> None:
+    """Close the session, unless it is closed already.
+
+    `after` is the error that ended its block. A failure to close does not replace that error, but is a note on it.
+    """
     try:
         await session.close()
     except (NotFound, SessionClosed):
         return
+    except PyexecError as error:
+        if after is None:
+            raise
+        after.add_note(f"session {session.id} was not closed: {error}")
 
 
 def infos_from_json(data: Any) -> builtins.list[SessionInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -75,4 +76,4 @@ class Session(Blocking[AsyncSession]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._target.keep:
-            self._portal.wait_for(lambda: close_quietly(self._target))
+            self._portal.wait_for(partial(close_quietly, self._target, after=error))

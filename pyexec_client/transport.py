@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,6 +24,10 @@ from .multipart import Upload
 from .requests import Request
 
 _CONNECT_SECONDS = 10.0
+_ERROR_BYTES_MAX = 1024 * 1024
+_ERROR_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 @define
@@ -31,6 +37,20 @@ class Response:
     url: str
     _response: aiohttp.ClientResponse
     _body: Upload | Content | None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status
+
+    @property
+    def content_type(self) -> str:
+        """The media type, without parameters."""
+        return self._response.content_type
+
+    def close(self) -> None:
+        """Close the response, and its connection if the body was not read to its end."""
+        self._response.close()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives. Raise ConnectionFailed if the connection is lost."""
@@ -47,9 +67,11 @@ class Response:
         try:
             return parse_json(body)
         except ValueError as error:
-            raise InvalidAnswer(
-                f"{self.url} is not a python-executor server: it sent {body[:100]!r}"
-            ) from error
+            raise self.invalid(repr(body[:100])) from error
+
+    def invalid(self, sent: str) -> InvalidAnswer:
+        """Return the error for a body that is not what was requested."""
+        return InvalidAnswer(f"{self.url} is not a python-executor server: it sent {sent}")
 
 
 def _is_server_url(address: str) -> bool:
@@ -68,7 +90,7 @@ class Transport:
 
     base_url: str
     token: str | None = field(default=None, repr=False)
-    _session: aiohttp.ClientSession | None = field(default=None, init=False)
+    _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         if not _is_server_url(text("base_url", self.base_url)):
@@ -78,15 +100,21 @@ class Transport:
         self.base_url = self.base_url.rstrip("/")
 
     async def close(self) -> None:
-        """Close all connections."""
-        session, self._session = self._session, None
+        """Close all connections of this event loop."""
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
         if session is not None:
             await session.close()
 
     async def json(self, request: Request) -> Any:
         """Send a request and return the JSON of the response."""
-        async with self.open(request) as response:
+        return await _retrying(request, partial(self._exchange, request))
+
+    async def _exchange(self, request: Request) -> Any:
+        response = await self._attempt(request)
+        try:
             return await response.json()
+        finally:
+            response.close()
 
     @asynccontextmanager
     async def open(self, request: Request) -> AsyncIterator[Response]:
@@ -95,23 +123,11 @@ class Transport:
         Raise a subclass of ApiError if the server reports an error, ConnectionFailed if it cannot be reached,
         and OSError or ValueError if the archive cannot be built.
         """
-        response = await self._send(request)
+        response = await _retrying(request, partial(self._attempt, request))
         try:
             yield response
         finally:
-            response._response.close()
-
-    async def _send(self, request: Request) -> Response:
-        pauses = request.retry.pauses()
-        while True:
-            try:
-                return await self._attempt(request)
-            except (ConnectionFailed, Unavailable, QueueFull) as error:
-                pause = next(pauses, None)
-                retry_after = error.retry_after if isinstance(error, ApiError) else None
-                if pause is None or (retry_after is not None and retry_after > request.retry.longest):
-                    raise
-            await anyio.sleep(max(pause, retry_after or 0))
+            response.close()
 
     async def _attempt(self, request: Request) -> Response:
         upload = Upload(request.archive, request.metadata) if request.archive else None
@@ -130,22 +146,50 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             failure = _error_for_caller(self.base_url, error, body)
             raise failure from failure.__cause__
-        if response.status < 300:
+        if 200 <= response.status < 300:
             return Response(self.base_url, response, body)
-        try:
-            text = await response.read()
-        except (aiohttp.ClientError, OSError):
-            text = b""  # the status is enough
-        finally:
-            response.close() if body else response.release()
-        raise error_from_response(response.status, response.headers, text)
+        raise error_from_response(response.status, response.headers, await _error_body(response, body))
 
     def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
+        """Return the session of this event loop. A session cannot be used in another one."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._sessions:
+            for other in [other for other in self._sessions if other.is_closed()]:
+                self._sessions.pop(other).detach()
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
             # Each long poll holds a connection, so a limit would make them wait for each other.
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers)
-        return self._session
+            connector = aiohttp.TCPConnector(limit=0)
+            self._sessions[loop] = aiohttp.ClientSession(connector=connector, headers=headers)
+        return self._sessions[loop]
+
+
+async def _retrying(request: Request, attempt: Callable[[], Awaitable[T]]) -> T:
+    pauses = request.retry.pauses()
+    while True:
+        try:
+            return await attempt()
+        except (ConnectionFailed, Unavailable, QueueFull) as error:
+            pause = next(pauses, None)
+            retry_after = error.retry_after if isinstance(error, ApiError) else None
+            if pause is None or (retry_after is not None and retry_after > request.retry.longest):
+                raise
+        await anyio.sleep(max(pause, retry_after or 0))
+
+
+async def _error_body(response: aiohttp.ClientResponse, body: Upload | Content | None) -> bytes:
+    """Return the body of an error response, or what arrives of it within bounds. The status is enough."""
+    text = bytearray()
+    try:
+        with anyio.move_on_after(_ERROR_SECONDS):
+            async for chunk in response.content.iter_any():
+                text += chunk
+                if len(text) > _ERROR_BYTES_MAX:
+                    break
+    except (aiohttp.ClientError, OSError):
+        pass
+    finally:
+        response.release() if response.content.at_eof() and body is None else response.close()
+    return bytes(text[:_ERROR_BYTES_MAX])
 
 
 def _error_for_caller(url: str, error: Exception, body: Upload | Content | None) -> Exception:

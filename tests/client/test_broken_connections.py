@@ -1,9 +1,12 @@
 """Test retries and resuming with an HTTP server that fails on purpose."""
 
+import gc
 import json
+import socket
 import traceback
 import tracemalloc
 from contextlib import aclosing
+from functools import partial
 
 import anyio
 import pytest
@@ -18,6 +21,7 @@ from pyexec_client import (
     Output,
     QueueFull,
     Retry,
+    ServerError,
     Unavailable,
 )
 from tests.client.flawed_server import FlawedServer, events, hang_up, status
@@ -270,3 +274,109 @@ def test_an_invalid_url_is_rejected(address):
 async def test_an_invalid_execution_id_is_rejected(client, execution_id):
     with pytest.raises(ValueError, match="invalid execution ID"):
         await client.get(execution_id)
+
+
+async def test_no_events_after_the_last_one(flawed, client):
+    flawed.behaviours = [status(204)]
+    assert [event async for event in client.events("exe_1", after="3.2")] == []
+
+
+async def test_a_response_that_is_no_event_stream_is_an_error(flawed, client):
+    flawed.behaviours = [status(200, {"message": "log in"})]
+    with pytest.raises(InvalidAnswer, match="application/json instead of an event stream"):
+        await client.run("print(1)")
+
+
+async def test_reads_whose_body_is_cut_are_retried(flawed, client):
+    flawed.behaviours = [cut_json, status(200, {"execution_id": "exe_1", "status": "running"})]
+    assert (await client.get("exe_1")).status == "running"
+
+
+async def test_a_submission_whose_answer_is_cut_is_repeated_with_its_key(flawed, client):
+    flawed.behaviours = [cut_json, status(202, {"execution_id": "exe_1"})]
+    assert await client.submit("print(1)") == "exe_1"
+    first, second = flawed.headers("Idempotency-Key")
+    assert first == second is not None
+
+
+async def test_wait_pauses_if_the_server_does_not(flawed, client):
+    flawed.behaviours = [status(200, {"execution_id": "exe_1", "status": "running"})] * 1000
+    with pytest.raises(TimeoutError):
+        await client.wait("exe_1", 0.1)
+    assert len(flawed.requests) == 1
+
+
+async def test_a_list_that_repeats_its_cursor_ends(flawed, client):
+    flawed.behaviours = [status(200, {"executions": [], "next_cursor": "x"})] * 3
+    with pytest.raises(InvalidAnswer, match="next_cursor repeats"):
+        [result async for result in client.list()]
+    assert len(flawed.requests) == 2
+
+
+async def test_an_endless_error_body_is_read_up_to_a_bound(flawed, client):
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+
+    flawed.behaviours = [endless]
+    with pytest.raises(ServerError) as raised:
+        await client.get("exe_1")
+    assert len(raised.value.body) == 1024 * 1024
+
+
+async def test_a_slow_error_body_is_read_up_to_a_deadline(flawed, client, monkeypatch):
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        await response.write(b"so far")
+        await anyio.sleep(60)
+        return response
+
+    monkeypatch.setattr("pyexec_client.transport._ERROR_SECONDS", 0.05)
+    flawed.behaviours = [slow]
+    with pytest.raises(ServerError, match="HTTP 500: so far"):
+        await client.get("exe_1")
+
+
+async def test_json_that_is_nested_deeply_is_an_error(flawed, client):
+    async def deep(_request: web.Request) -> web.Response:
+        return web.Response(body=b"[" * 100_000)
+
+    flawed.behaviours = [deep]
+    with pytest.raises(InvalidAnswer):
+        await client.get("exe_1")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_client_works_in_one_event_loop_after_another():
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"execution_id": "exe_1", "status": "running"})
+
+    async def get(client: AsyncClient, *, is_last: bool) -> str:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", port).start()
+            return (await client.get("exe_1")).status
+        finally:
+            if is_last:
+                await client.close()
+            await runner.cleanup()
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    client = AsyncClient(f"http://127.0.0.1:{port}")
+    for is_last in (False, True):
+        assert anyio.run(partial(get, client, is_last=is_last)) == "running"
+    gc.collect()  # of the first loop's connection
+
+
+async def cut_json(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "100"})
+    await response.prepare(request)
+    await response.write(b'{"execution_id"')
+    return await hang_up(request)

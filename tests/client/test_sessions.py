@@ -27,6 +27,7 @@ from pyexec_client import (
 )
 from pyexec_client.session import AsyncSessionFiles
 from pyexec_client.sync_session import SessionFiles
+from pyexec_client.transport import Transport
 from tests.support.fake_sessions import FakeSessions, fake_sessions
 
 LARGE = 5 * 1024 * 1024 + 17
@@ -68,6 +69,26 @@ async def test_a_session_keeps_variables_and_closes_at_the_end(client: AsyncClie
     with pytest.raises(SessionClosed) as error:
         await again.eval("1")
     assert (error.value.status, error.value.code) == (410, "session_closed")
+
+
+async def test_a_cancelled_block_closes_its_session(client: AsyncClient) -> None:
+    with anyio.move_on_after(1):
+        async with client.session() as session:
+            await anyio.sleep_forever()
+    assert not session.info.is_open
+
+
+async def test_a_failure_to_close_does_not_hide_the_error_of_the_block(client: AsyncClient) -> None:
+    async def fail_without_the_server() -> None:
+        async with client.session() as session:
+            session._http = nowhere
+            raise LookupError("mine")
+
+    nowhere = Transport("http://127.0.0.1:1")
+    with pytest.raises(LookupError, match="mine") as raised:
+        await fail_without_the_server()
+    await nowhere.close()
+    assert "was not closed: cannot reach" in raised.value.__notes__[0]
 
 
 async def test_options_are_sent_as_the_api_names_them(client: AsyncClient, fake: FakeSessions) -> None:

@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -17,6 +18,7 @@ from pyexec_client import (
     Lifecycle,
     NotFound,
     Output,
+    PyexecError,
     Status,
 )
 
@@ -136,6 +138,57 @@ def test_a_closed_client_can_be_reused_and_close_is_optional(server):
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "3\n"
+
+
+def test_closing_the_client_ends_the_calls_of_other_threads(server):
+    client, errors = Client(server.url), []
+
+    def call(program):
+        try:
+            program()
+        except PyexecError as error:
+            errors.append(str(error))
+
+    threads = [
+        threading.Thread(target=call, args=[program])
+        for program in (lambda: client.run(SLEEPER), lambda: client.eval(SLEEPER))
+    ]
+    for thread in threads:
+        thread.start()
+    while sum(1 for _ in client.list(status="running")) < 2:
+        time.sleep(0.05)
+    client.close()
+    for thread in threads:
+        thread.join(10)
+    assert errors == 2 * ["the client was closed during the call"]
+
+
+def test_a_stream_ends_when_its_client_is_closed(client):
+    stream = client.stream(SLEEPER)
+    next(stream)
+    client.close()
+    with pytest.raises(PyexecError, match="the client was closed"):
+        list(stream)
+
+
+def test_a_client_works_after_a_fork(server):
+    program = f"""
+import os, signal
+from pyexec_client import Client
+with Client({server.url!r}) as client:
+    client.eval("1")
+    if (pid := os.fork()) == 0:
+        signal.alarm(30)
+        print(client.eval("2").result, flush=True)
+        client.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    print(client.eval("3").result)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "2\n3\n"
 
 
 async def test_map_yields_results_as_runs_end_and_reads_sources_lazily(server):
