@@ -153,8 +153,9 @@ async def _start_http(
         # asyncio's own text repeats the address; the resolver's errors have numbers below 0.
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
+        address = join_host_port(settings.host, settings.port)
         raise SettingsError(
-            f"PYEXEC_PORT is {settings.port}; {join_host_port(settings.host, settings.port)} cannot be used: {reason}"
+            f"cannot listen on {address}: {reason}; set PYEXEC_HOST and PYEXEC_PORT"
         ) from error
     host, port = http.addresses[0][:2]
     return http, f"http://{join_host_port(host, port)}"

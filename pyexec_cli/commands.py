@@ -38,6 +38,7 @@ COMMANDS = {
     "completion": ("commands", "completion"),
 }
 _COMPLETION_VARIABLE = "_PYTHON_EXECUTOR_COMPLETE"  # asyncclick derives it from the program's name
+_WITH_SCRIPT_ARGUMENTS = ("run", "submit", "eval")
 
 
 class Commands(asyncclick.Group):
@@ -79,10 +80,13 @@ class Commands(asyncclick.Group):
             if error.option_name == "-c":
                 text = f"{error.format_message()} eval runs source text."
                 raise asyncclick.UsageError(text, error.ctx) from error
-            if not error.possibilities or error.ctx is None:
-                raise
-            listed = listed_options(error.ctx)
-            raise asyncclick.NoSuchOption(error.option_name, possibilities=listed, ctx=error.ctx) from error
+            if error.possibilities and error.ctx is not None:
+                listed = listed_options(error.ctx)
+                error = asyncclick.NoSuchOption(error.option_name, possibilities=listed, ctx=error.ctx)
+            if error.ctx is None or error.ctx.info_name not in _WITH_SCRIPT_ARGUMENTS:
+                raise error from None
+            text = f"{error.format_message()} Arguments of the script go after --."
+            raise asyncclick.UsageError(text, error.ctx) from error
         except asyncclick.UsageError as error:
             name = ctx.invoked_subcommand
             if error.ctx is None and name and (command := self.get_command(ctx, name)):

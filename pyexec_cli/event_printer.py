@@ -114,12 +114,13 @@ def _one_line(text: str) -> str:
 def _hint(result: Result) -> str:
     """Return the server's hint why the program may have failed, or an empty string.
 
-    Without an exception, the whole error is the hint."""
+    Without an exception, the rest of the error belongs to it, such as the name of the signal."""
     error = result.error or ""
     starts = [start for hint in _HINTS if (start := error.rfind(hint)) >= 0]
-    if result.error_type:
-        error = error[min(starts) :] if starts else ""
-    return _FIELDS.sub(r"\1", error).strip("()").replace(") (", "; ")
+    first = min(starts, default=len(error))
+    message = "" if result.error_type else error[:first].rstrip()
+    hints = error[first:].removeprefix("(").removesuffix(")").replace(") (", "; ")
+    return "; ".join(filter(None, (message, _FIELDS.sub(r"\1", hints))))
 
 
 async def print_result(result: Result, console: Console, *, as_json: bool) -> int:

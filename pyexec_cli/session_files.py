@@ -103,7 +103,8 @@ async def download(flags: Flags, session_id: str, path: str, file: str | None) -
                 async for chunk in chunks:
                     await console.write("stdout", chunk)
                 return 0
-            with await to_thread.run_sync(lambda: Path(file).open("wb", buffering=0)) as target:
+            # Path would drop the slash of `folder/`, and a file would get the name of the folder.
+            with await to_thread.run_sync(lambda: open(file, "wb", buffering=0)) as target:
                 await to_thread.run_sync(target.write, first)
                 async for chunk in chunks:
                     await to_thread.run_sync(target.write, chunk)

@@ -1,9 +1,12 @@
 """The request for an interpreter session, and the spec that it becomes under the server's defaults and ceilings."""
 
+from typing import ClassVar
+
 from attrs import field, frozen
 
 from pyexec.domain.spec import (
     ENV_VARS,
+    OTHER_NAMES,
     REQUIREMENTS_TXT,
     Metadata,
     Policy,
@@ -19,6 +22,8 @@ SECONDS_MIN = 1
 @frozen(kw_only=True)
 class SessionRequest:
     """Options of a session. A time that is missing has the server's default."""
+
+    HINTS: ClassVar = OTHER_NAMES
 
     docker_image: str | None = None
     requirements_txt: str | None = field(default=None, metadata=REQUIREMENTS_TXT)

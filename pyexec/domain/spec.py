@@ -30,8 +30,19 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 TIMEOUT_SECONDS_MIN = 0.001
 ENV_VARS = {"example": '["NAME=value"]'}
 REQUIREMENTS_TXT = {"example": r'"numpy\npandas"'}
-IN_A_SESSION = {"session_id": "run code in a session with POST /api/v1/sessions/{id}/eval"}
-"""Hints for fields that belong to another endpoint, by the name of the field."""
+OTHER_NAMES = {
+    **dict.fromkeys(("packages", "dependencies", "libraries", "modules"), "did you mean 'requirements_txt'?"),
+    **dict.fromkeys(("environment", "variables"), "did you mean 'env_vars'?"),
+}
+"""Hints for names that other services give to fields, and that are not similar to the names here."""
+RUN_HINTS = {
+    **OTHER_NAMES,
+    **dict.fromkeys(("argv", "arguments"), "did you mean 'script_args'?"),
+    "input": "did you mean 'stdin'?",
+    "time_limit": "did you mean 'config.timeout_seconds'?",
+    "session_id": "run code in a session with POST /api/v1/sessions/{id}/eval",
+}
+"""Hints for fields that requests to run code do not have, by the name of the field."""
 
 
 @frozen(kw_only=True)
@@ -51,7 +62,7 @@ class RequestedLimits:
 class Metadata:
     """Options of a run."""
 
-    HINTS: ClassVar = IN_A_SESSION
+    HINTS: ClassVar = RUN_HINTS
 
     entrypoint: str | None = None
     docker_image: str | None = None
@@ -79,7 +90,7 @@ class SourceFile:
 class EvalRequest:
     """Source text to run. `code` and `files` exclude each other, and so do `docker_image` and `python_version`."""
 
-    HINTS: ClassVar = IN_A_SESSION
+    HINTS: ClassVar = RUN_HINTS
 
     code: str | None = None
     files: tuple[SourceFile, ...] = ()

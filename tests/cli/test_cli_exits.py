@@ -26,6 +26,11 @@ def test_exit_code_of_the_program(program, code, exit_code):
     assert program.run(stdin=code.encode()).returncode == exit_code
 
 
+def test_a_message_names_the_signal_that_ended_the_program(program):
+    done = program.run(stdin=b"import os, signal\nos.kill(os.getpid(), signal.SIGTERM)")
+    assert done.stderr == b"python-executor: the program was ended by signal 15 (SIGTERM)\n"
+
+
 def test_a_traceback_is_printed_without_further_messages(program):
     done = program.run(stdin=b"1 / 0")
     assert done.stderr.endswith(b"ZeroDivisionError: division by zero\n")

@@ -279,6 +279,9 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
     }
 
 
+GO_AFTER = " Arguments of the script go after --."
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -287,11 +290,14 @@ def test_a_missing_input_is_reported_before_a_second_argument(both, arguments):
         ("tïmélïne", "tïmélïne: no such file, directory or command; did you mean 'timeline'?"),
         ("kill.py", "kill.py: no such file, directory or command"),
         ("session clsoe ses_1", "No such command 'clsoe'. Did you mean 'close'?"),
-        ("run --tiemout=3", "No such option '--tiemout'. (Did you mean one of: '--quiet', '--timeout'?)"),
+        (
+            "run --tiemout=3",
+            f"No such option '--tiemout'. (Did you mean one of: '--quiet', '--timeout'?){GO_AFTER}",
+        ),
         ("list --statu failed", "No such option '--statu'. Did you mean '--status'?"),
-        ("run --webhok", "No such option '--webhok'. Did you mean '--webhook-url'?"),
-        ("run --xyzzy", "No such option '--xyzzy'."),
-        ("run -qz", "No such option '-z'."),
+        ("run --webhok", f"No such option '--webhok'. Did you mean '--webhook-url'?{GO_AFTER}"),
+        ("run --xyzzy", f"No such option '--xyzzy'.{GO_AFTER}"),
+        ("run -qz", f"No such option '-z'.{GO_AFTER}"),
         ("-c print(1)", "No such option '-c'. eval runs source text."),
         ("print(1)", "print(1): no such file, directory or command; eval runs source text"),
         ("list --asyn", "No such option '--asyn'. Did you mean '--json'?"),

@@ -52,6 +52,9 @@ def test_files_are_uploaded_listed_downloaded_and_deleted(cli: Program, session:
         assert (cli.directory / name).read_bytes() == big
     for path in ("in.txt", "/work/in.txt"):
         assert cli.run("session", "download", session.id, path, "-").stdout == b"piped"
+    folder = cli.run("session", "download", session.id, "in.txt", "none/")
+    assert (folder.returncode, folder.stderr) == (125, b"python-executor: none/: Is a directory\n")
+    assert not (cli.directory / "none").exists()
 
     assert cli.run("session", "delete", session.id, "in.txt").returncode == 0
     assert "in.txt" not in session.files

@@ -68,6 +68,8 @@ def test_a_valid_request_is_parsed_unchanged(document: dict[str, object]) -> Non
             "timeout_seconds",
             "unknown field 'timeout_seconds'; it belongs in 'config'",
         ),
+        ({"packages": "six"}, "packages", "unknown field 'packages'; did you mean 'requirements_txt'?"),
+        ({"environment": {}}, "environment", "unknown field 'environment'; did you mean 'env_vars'?"),
         ({"timeout": 1}, "timeout", "unknown field 'timeout'; did you mean 'config.timeout_seconds'?"),
         ({"config": {"memory": 1}}, "config.memory", "did you mean 'memory_mb'?"),
         ({"config": {"memory_mb": "1"}}, "config.memory_mb", "config.memory_mb must be a whole number"),

@@ -65,6 +65,7 @@ def test_given_fields_are_taken() -> None:
         ({"env_vars": ["A"]}, "env_vars[0]", "A"),
         ({"requirements_txt": "-e ."}, "requirements_txt", "-e"),
         ({"stdin": "x"}, "stdin", "unknown field 'stdin'"),
+        ({"packages": "six"}, "packages", "did you mean 'requirements_txt'"),
         ({"idle_timeout": 5}, "idle_timeout", "did you mean 'idle_timeout_seconds'"),
     ],
 )

@@ -154,12 +154,15 @@ func (a *app) flagError(command *cobra.Command, err error) error {
 
 // noSuchOption returns the error message of click, which the Python program uses.
 func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
+	hint := ""
+	if slices.Contains([]string{"run", "submit", "eval"}, command.Name()) {
+		hint = " Arguments of the script go after --."
+	}
 	if letters := []rune(unknown.GetSpecifiedShortnames()); len(letters) > 0 {
-		text := fmt.Sprintf("No such option '-%c'.", letters[0])
 		if letters[0] == 'c' {
-			text += " eval runs source text."
+			hint = " eval runs source text."
 		}
-		return text
+		return fmt.Sprintf("No such option '-%c'.%s", letters[0], hint)
 	}
 	var names []string
 	command.Flags().VisitAll(func(flag *pflag.Flag) {
@@ -169,7 +172,7 @@ func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
 		names = append(names, "--"+flag.Name)
 	})
 	name := "--" + unknown.GetSpecifiedName()
-	return fmt.Sprintf("No such option '%s'.%s", name, didYouMean(name, names))
+	return fmt.Sprintf("No such option '%s'.%s%s", name, didYouMean(name, names), hint)
 }
 
 // noSuchCommand reports a name that is not a command of parent.

@@ -144,19 +144,24 @@ func reasonOf(result *pyexec.Result) string {
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // hintOf returns the server's hint why the program may have failed, or an empty string. Without an exception,
-// the whole error is the hint.
+// the rest of the error belongs to it, such as the name of the signal.
 func hintOf(result *pyexec.Result) string {
-	first := 0
-	if result.ErrorType != "" {
-		first = len(result.Error)
-		for _, hint := range hints {
-			if start := strings.LastIndex(result.Error, hint); start >= 0 {
-				first = min(first, start)
-			}
+	first := len(result.Error)
+	for _, hint := range hints {
+		if start := strings.LastIndex(result.Error, hint); start >= 0 {
+			first = min(first, start)
 		}
 	}
-	hint := fieldsOfHints.ReplaceAllString(result.Error[first:], "--")
-	return strings.ReplaceAll(strings.Trim(hint, "()"), ") (", "; ")
+	var parts []string
+	if message := strings.TrimRight(result.Error[:first], " "); message != "" && result.ErrorType == "" {
+		parts = append(parts, message)
+	}
+	if first < len(result.Error) {
+		text := fieldsOfHints.ReplaceAllString(result.Error[first:], "--")
+		text = strings.TrimSuffix(strings.TrimPrefix(text, "("), ")")
+		parts = append(parts, strings.ReplaceAll(text, ") (", "; "))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // printResult prints how the execution ended, unless its output already says so, and returns the exit code.
