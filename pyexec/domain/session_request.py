@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from attrs import field, frozen
 
+from pyexec.domain.field_hints import OTHER_NAMES
 from pyexec.domain.spec import (
     ENV_VARS,
-    OTHER_NAMES,
     REQUIREMENTS_TXT,
     Metadata,
     Policy,

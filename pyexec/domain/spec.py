@@ -9,6 +9,7 @@ from typing import ClassVar
 from attrs import field, fields, frozen
 
 from pyexec.domain.environment import Recipe
+from pyexec.domain.field_hints import RUN_HINTS
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.process_arguments import check_process_arguments
 from pyexec.domain.requirements import parse_requirements
@@ -30,19 +31,6 @@ _IMAGE = re.compile(f"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::{_TAG})?(?:@{_DIGEST}
 TIMEOUT_SECONDS_MIN = 0.001
 ENV_VARS = {"example": '["NAME=value"]'}
 REQUIREMENTS_TXT = {"example": r'"numpy\npandas"'}
-OTHER_NAMES = {
-    **dict.fromkeys(("packages", "dependencies", "libraries", "modules"), "did you mean 'requirements_txt'?"),
-    **dict.fromkeys(("environment", "variables"), "did you mean 'env_vars'?"),
-}
-"""Hints for names that other services give to fields, and that are not similar to the names here."""
-RUN_HINTS = {
-    **OTHER_NAMES,
-    **dict.fromkeys(("argv", "arguments"), "did you mean 'script_args'?"),
-    "input": "did you mean 'stdin'?",
-    "time_limit": "did you mean 'config.timeout_seconds'?",
-    "session_id": "run code in a session with POST /api/v1/sessions/{id}/eval",
-}
-"""Hints for fields that requests to run code do not have, by the name of the field."""
 
 
 @frozen(kw_only=True)
