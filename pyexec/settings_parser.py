@@ -33,7 +33,9 @@ def variable_of(setting: "attrs.Attribute[Any]") -> str:
     return PREFIX + setting.name.upper()
 
 
-_SETTINGS = {variable_of(setting): setting for setting in attrs.fields(Settings)}
+SETTINGS = {variable_of(setting): setting for setting in attrs.fields(Settings)}
+"""All settings, by their environment variables."""
+"""All settings, by their environment variables."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -55,7 +57,7 @@ def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
             continue
-        setting = _SETTINGS.get(variable)
+        setting = SETTINGS.get(variable)
         if setting is None:
             errors.append(_unknown(variable))
             continue
@@ -72,7 +74,7 @@ def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError
 
 
 def _unknown(variable: str) -> SettingsError:
-    names = [known.removeprefix(PREFIX) for known in _SETTINGS]
+    names = [known.removeprefix(PREFIX) for known in SETTINGS]
     (nearest,) = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0)
     return SettingsError(
         f"{variable} is not a setting; did you mean {PREFIX}{nearest}? python-executor-server --help lists all settings"

@@ -18,8 +18,7 @@ from pyexec.preflight.host import (
     check_webhooks,
 )
 from pyexec.preflight.kernel import check_kernel
-from pyexec.settings import PREFIX
-from pyexec.settings_parser import find_errors, read_settings
+from pyexec.settings_parser import SETTINGS, find_errors, read_settings
 
 
 async def run_preflight() -> Sequence[CheckResult]:
@@ -27,7 +26,7 @@ async def run_preflight() -> Sequence[CheckResult]:
     if errors := find_errors(os.environ):
         return [failed("settings", error, "all other checks were skipped") for error in errors]
     settings = read_settings(os.environ)
-    given = sorted(name for name in os.environ if name.startswith(PREFIX))
+    given = sorted(set(SETTINGS).intersection(os.environ))
     return [
         ok("settings", ", ".join(given) or "all settings have their default values"),
         *check_address(settings),

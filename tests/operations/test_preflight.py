@@ -116,8 +116,11 @@ def test_it_names_the_process_that_uses_the_data_directory(image: str, tmp_path:
         before = sorted(path.name for path in locked.path.rglob("*"))
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
-            found = check(image, locked.path, port=port, docker_socket="/none")
+            found = check(image, locked.path, port=port, docker_socket="/none", server="http://client.only")
         assert found.failed == {"docker"}
+        assert found("settings", "ok") == [
+            "PYEXEC_DATA_DIR, PYEXEC_DEFAULT_IMAGE, PYEXEC_DOCKER_SOCKET, PYEXEC_PORT"
+        ]
         assert f"in use by a running server, process {os.getpid()}" in found("data", "ok")[0]
         assert "is in use" in found("address", "warning")[0]
         assert sorted(path.name for path in locked.path.rglob("*")) == before
