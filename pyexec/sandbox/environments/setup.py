@@ -43,6 +43,9 @@ STARTUP_SECONDS = 30.0
 CLEAN_UP_SECONDS = 60.0
 ENGINE_SECONDS = 600.0
 """Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
+STORED_BYTES_MIN = 1024 * 1024
+"""What an environment counts at least: Docker keeps files of its own for each image, and a prepared image can deceive
+the measurement. If environments counted as nothing, there could be any number of them."""
 OLDEST_PYTHON = (3, 8)
 _PYTHON_CHECK = "import ctypes, fcntl, json, marshal, resource, select, socket, tarfile, zipfile"
 """Imports modules of the standard library that the supervisor needs."""
@@ -109,7 +112,7 @@ class Setup:
                 with self.config.index() as index_url:
                     steps = tuple(self._steps(python, recipe, index_url))
                     stored = await self._install(container, steps, on_output)
-                tag = build_tag(key, stored, secrets.token_hex(4))
+                tag = build_tag(key, max(stored, STORED_BYTES_MIN), secrets.token_hex(4))
                 await commit(container, tag, key, recipe)
                 await self.engine.images.tag(f"{REPOSITORY}:{tag}", REPOSITORY, key)
             finally:
