@@ -54,7 +54,8 @@ class Executions:
         self._corrupt_logs = corrupt_logs
         self._memory = memory
         self._key_lookups = anyio.Lock()
-        self._turns = Turns()
+        self.turns = Turns()
+        """The turns of all tasks that encode much for callers."""
         self.listing = Listing(log, corrupt_logs)
 
     async def get(self, execution_id: str, caller: Caller) -> Execution:
@@ -173,7 +174,7 @@ class Executions:
                 return
             execution = fold(execution_id, events)
             async with self._stored_output(execution) as output_log:
-                async for batch in self._turns.iterate(
+                async for batch in self.turns.iterate(
                     _batches(items_after(execution_id, events, output_log, at))
                 ):
                     at = batch[-1].position
@@ -201,7 +202,7 @@ class Executions:
             inactive = (
                 run.inactive.is_set()
             )  # before the items are read: the end may come while they are yielded
-            async for batch in self._turns.iterate(
+            async for batch in self.turns.iterate(
                 _batches(items_after(run.id, tuple(run.events), run.output_log, at))
             ):
                 at = batch[-1].position

@@ -103,6 +103,28 @@ async def test_large_output_does_not_stall_the_event_loop(
     assert loop.longest_stall < seconds / 2
 
 
+async def test_long_lists_do_not_stall_the_event_loop(web: Web) -> None:
+    finished = Finished(at=START, nonce=nonce(), exit_code=1, error="x" * 1000, output=Output())
+    for _ in range(300):
+        await web.log.append(new_id(), 0, [submitted(), claimed(), running(), finished])
+    lengths = []
+
+    async def read(http: aiohttp.ClientSession) -> None:
+        async with http.get("/api/v1/executions?limit=300") as response:
+            lengths.append(len((await response.json())["executions"]))
+
+    async with aiohttp.ClientSession(web.url) as http:
+        await read(http)
+        async with watched_loop() as loop:
+            started = time.perf_counter()
+            async with anyio.create_task_group() as tasks:
+                for _ in range(10):
+                    tasks.start_soon(read, http, name="list")
+            seconds = time.perf_counter() - started
+    assert lengths == [300] * 11
+    assert loop.longest_stall < seconds / 3
+
+
 async def test_alternating_output_arrives_in_order(web: Web) -> None:
     execution = await stored(web, alternating())
     async with aiohttp.ClientSession(web.url) as http:
