@@ -39,8 +39,8 @@ CPU_GRACE_FACTOR, CPU_GRACE_SECONDS = 2.0, 1.0
 supervisor should have stopped it and reported the usage. The engine's count includes the supervisor."""
 STREAM_CHANGES_MAX = 100_000
 """Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
-OUTPUT_AT_ONCE_BYTES = 64 * 1024
-"""So much stderr takes up to 15 ms, because the server looks for tracebacks in it. More would delay other tasks."""
+OUTPUT_AT_ONCE_BYTES = 16 * 1024
+"""So much stderr takes up to 4 ms, because the server looks for tracebacks in it. More would delay other tasks."""
 SUPERVISOR_REASONS = frozenset(
     {"exit", "timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
 )
@@ -172,6 +172,7 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
                 raise SandboxBroken("the sandbox sent a report that the request did not ask for")
             for display in run.reports.feed(frame.data):
                 run.write_output(Stream.DISPLAY, display)
+                await anyio.lowlevel.checkpoint()
         elif isinstance(frame, Exited):
             return outcome_of(frame, run)
         else:  # no limit would bound their number
