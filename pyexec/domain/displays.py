@@ -19,6 +19,10 @@ JSON_VALUES_MAX = 500_000
 JSON_DEPTH_MAX = 100
 """Maximum number of lists and objects in each other. Libraries that encode or parse a result have a limit, too; the
 lowest that is known is 200 (that of pydantic, in MCP clients)."""
+JSON_LONG_NUMBERS_MAX = 5_000
+"""Maximum number of numbers in a JSON value that take long to convert: beyond 1e100 and 1e-100, or with many digits."""
+_EXPONENT_MAX = 100
+_DIGITS_MAX = 100
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
@@ -81,12 +85,46 @@ def json_value(value: bytes) -> Any:
     if brackets + value.count(b",") >= JSON_VALUES_MAX:
         raise ValueError(f"the value has more than {JSON_VALUES_MAX} values")
     try:
-        document = json.loads(value, parse_constant=_reject_constant)
+        long_numbers = _LongNumbers()
+        document = json.loads(
+            value,
+            parse_constant=_reject_constant,
+            parse_int=long_numbers.parse_int,
+            parse_float=long_numbers.parse_float,
+        )
     except RecursionError as error:
         raise ValueError("the value is nested too deeply") from error
     if brackets > JSON_DEPTH_MAX:
         _check_depth(document)
     return document
+
+
+class _LongNumbers:
+    """Parses the numbers of a JSON value; raises `ValueError` if converting them back to text would take too long.
+
+    A float with a large exponent takes ten times as long as another one, and the time of an integer grows with the
+    square of its length."""
+
+    def __init__(self) -> None:
+        self._left = JSON_LONG_NUMBERS_MAX
+
+    def parse_int(self, text: str) -> int:
+        if len(text) > _DIGITS_MAX:
+            self._count(len(text) // _DIGITS_MAX)
+        return int(text)
+
+    def parse_float(self, text: str) -> float:
+        number = float(text)
+        if "e" in text or "E" in text or len(text) > _DIGITS_MAX:
+            size = abs(number)
+            if not 10.0**-_EXPONENT_MAX < size < 10.0**_EXPONENT_MAX and size != 0:
+                self._count(1)
+        return number
+
+    def _count(self, units: int) -> None:
+        self._left -= units
+        if self._left < 0:
+            raise ValueError(f"the value has more than {JSON_LONG_NUMBERS_MAX} long numbers")
 
 
 def _check_depth(document: Any) -> None:

@@ -202,6 +202,18 @@ def test_a_json_value_has_a_bounded_number_of_values(value: bytes) -> None:
     assert shown(field(JSON, "application/json", value), limit=8 << 20) == ([], True)
 
 
+@pytest.mark.parametrize("number", [b"7.123456789012345e+300", b"3e-301", b"1" * 4300])
+def test_a_json_value_has_a_bounded_number_of_long_numbers(number: bytes) -> None:
+    """Converting many of them to text would occupy the event loop for seconds."""
+
+    def numbers(count: int) -> bytes:
+        return b"[" + b", ".join([number] * count) + b"]"
+
+    assert shown(field(JSON, "a/b", numbers(6_000)), limit=32 << 20) == ([], True)
+    [display], is_cut = shown(field(JSON, "a/b", numbers(100)), limit=8 << 20)
+    assert (json.dumps(display.data["a/b"]).encode(), is_cut) == (numbers(100), False)
+
+
 def test_a_json_value_has_a_bounded_depth() -> None:
     """A response with a deeper value could fail, and the execution could never be read."""
 
