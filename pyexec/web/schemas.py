@@ -184,9 +184,9 @@ async def parse_document(text: bytes, cls: type[T], *, what: str) -> T:
     return await _in_thread_if_large(text, lambda: parse_request(parse_json(text, what=what), cls, what=what))
 
 
-async def check_document(text: bytes, *, what: str) -> None:
-    """Check JSON that another library parses afterwards. Raise `InvalidRequest` as `parse_json` does."""
-    await _in_thread_if_large(text, lambda: parse_json(text, what=what))
+async def check_document(text: bytes, *, what: str) -> Any:
+    """Return JSON that another library parses afterwards. Raise `InvalidRequest` as `parse_json` does."""
+    return await _in_thread_if_large(text, lambda: parse_json(text, what=what))
 
 
 async def _in_thread_if_large(text: bytes, parse: Callable[[], T]) -> T:

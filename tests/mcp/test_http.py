@@ -187,6 +187,9 @@ async def test_other_methods_are_not_allowed(api: Api, method: str) -> None:
     [
         ({"MCP-Protocol-Version": "1999-01-01", "Mcp-Method": "tools/list"}, UNKNOWN_VERSION, 400, -32022),
         ({}, {"jsonrpc": "2.0", "id": 1, "method": "no/such"}, 200, -32601),
+        ({}, {"jsonrpc": "2.0", "id": None, "method": "ping"}, 400, -32600),
+        ({}, {"jsonrpc": "2.0", "id": 1.5, "method": "ping"}, 400, -32600),
+        ({}, {"jsonrpc": "2.0", "id": True, "method": "ping"}, 400, -32600),
         ({}, [], 400, -32602),
         ({}, "{", 400, -32700),
         ({}, '{"jsonrpc": "2.0", "id": 1, "id": 2, "method": "ping"}', 400, -32700),
@@ -197,7 +200,17 @@ async def test_other_methods_are_not_allowed(api: Api, method: str) -> None:
             -32700,
         ),
     ],
-    ids=["version", "method", "batch", "json", "repeated name", "too many strings"],
+    ids=[
+        "version",
+        "method",
+        "no id",
+        "fraction",
+        "flag",
+        "batch",
+        "json",
+        "repeated name",
+        "too many strings",
+    ],
 )
 async def test_a_wrong_message_is_an_error(
     api: Api, headers: dict[str, str], body: Any, status: int, code: int | None

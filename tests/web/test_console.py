@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from tests.support.browser import page_of
 from tests.support.console import (
@@ -18,6 +19,7 @@ from tests.support.console import (
     console,
     outcome,
     run,
+    write,
 )
 from tests.support.server import Server, running_server
 
@@ -70,6 +72,51 @@ async def test_a_run_is_stopped_and_survives_a_reload(page: Page) -> None:
     )
     await page.get_by_role("button", name="Stop").click()
     await expect(outcome(page)).to_have_text("Stopped by a kill request.")
+
+
+def answering(*answers: dict[str, Any]) -> Callable[[Route], Awaitable[None]]:
+    """Return a handler that gives the answers to the first requests, and lets the server answer the others."""
+    left = list(answers)
+
+    async def answer(route: Route) -> None:
+        await (route.fulfill(**left.pop(0)) if left else route.continue_())
+
+    return answer
+
+
+async def test_a_lost_connection_is_shown_until_it_is_back(page: Page) -> None:
+    """The stream breaks while the program prints nothing, and a proxy answers for a server that restarts."""
+    await run(page, "import time\nprint('started', flush=True)\ntime.sleep(600)")
+    await expect(page.get_by_role("log")).to_have_text("started\n")
+    link = page.get_by_role("link", name="Open the execution")
+    execution = str(await link.get_attribute("href")).rpartition("/")[2]
+    running = json.dumps({"execution_id": execution, "at": "2026-01-01T00:00:00Z"})
+    first = f"id: 3.0\nevent: running\ndata: {running}\n\n"
+    for open_page in (page.reload, link.click):
+        await page.route(
+            "**/events", answering({"content_type": "text/event-stream", "body": first}, {"status": 502})
+        )
+        await open_page()
+        await expect(outcome(page)).to_have_text("Connection lost; retrying")
+        await expect(page.get_by_role("log")).to_have_text("started\n")
+        await expect(outcome(page)).to_have_text(re.compile("^Running"))
+        await page.unroute("**/events")
+    await page.get_by_role("button", name="Stop").click()
+    await expect(outcome(page)).to_have_text("Stopped by a kill request.")
+
+
+async def test_a_tab_does_not_overwrite_what_was_written_in_another_one(
+    browser: Browser, server: Server
+) -> None:
+    async with console(browser, server.url) as (page, _):
+        other = await page.context.new_page()
+        await other.goto(server.url)
+        await write(other, "print('newer')")
+        while "newer" not in await other.evaluate("localStorage.getItem('pyexec.draft') ?? ''"):
+            await other.wait_for_timeout(50)
+        await other.close()
+        await page.reload()
+        await expect(page.locator("textarea.pce-textarea")).to_have_value("print('newer')")
 
 
 async def test_the_page_of_an_execution_shows_its_timeline_files_and_source(page: Page) -> None:

@@ -7,6 +7,8 @@ import { follow } from "./events.js";
 import { detailsOf, outcomeOf } from "./outcome.js";
 import { OutputView } from "./output.js";
 
+const LOST = "Connection lost; retrying";
+
 export class Cell {
   id = null; // of its execution, as soon as the server has accepted it
   #displays = new DisplaysView("h3", "visually-hidden");
@@ -14,6 +16,7 @@ export class Cell {
   #head = h("p", { class: "headline" });
   #end = h("div", {});
   #hasEnded = false;
+  #shown = null; // before the connection was lost: status, text
 
   /** `code` is null if it was run elsewhere: the server does not keep it. `edit` copies it into the editor. */
   constructor(code, edit) {
@@ -44,6 +47,7 @@ export class Cell {
   }
 
   show(status, text) {
+    if (text !== LOST) this.#shown = [status, text];
     this.#head.replaceChildren(badge(status), h("strong", {}, text));
   }
 
@@ -87,7 +91,8 @@ export class Cell {
     else if (name === "running") this.show("running", "Running");
     else if (name === "adopted") this.show("running", "Running, adopted by another replica");
     else if (name === "kill_requested") this.show("running", "Completing: stopping the code");
-    else if (name === "disconnected") this.show("pending", "Connection lost; retrying");
+    else if (name === "disconnected") this.show("pending", LOST);
+    else if (name === "connected") this.show(...this.#shown);
   }
 
   #finish(result) {

@@ -29,30 +29,32 @@ export function saveDraft(draft) {
   write(DRAFT, draft);
 }
 
-/** Save what the user writes, soon after each change and before the page is left. */
+/** Save what the user writes, soon after each change and before the page is left. A page without changes saves nothing,
+ * so that it does not overwrite what was written in another tab. */
 export class Autosave {
   #save;
   #timer = null;
-  #now = () => this.now();
+  #rest = () => this.#timer && this.now();
 
   constructor(save) {
     this.#save = save;
-    addEventListener("pagehide", this.#now);
+    addEventListener("pagehide", this.#rest);
   }
 
   soon() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#now, SAVE_MS);
+    this.#timer = setTimeout(this.#rest, SAVE_MS);
   }
 
   now() {
     clearTimeout(this.#timer);
+    this.#timer = null;
     this.#save();
   }
 
   stop() {
-    this.now();
-    removeEventListener("pagehide", this.#now);
+    this.#rest();
+    removeEventListener("pagehide", this.#rest);
   }
 }
 

@@ -6,6 +6,7 @@ import { OutputFilter } from "./output_filter.js";
 const ENDS = new Set(["finished", "failed", "killed"]);
 const RETRY_SECONDS_MAX = 5;
 const BUSY_MS = 10;
+const UNAVAILABLE = new Set([502, 503, 504]); // a proxy sends the others while the server restarts
 
 /** Yield the Server-Sent Events of a body, and let the browser work in between, however fast they arrive. */
 export async function* readEvents(body) {
@@ -66,7 +67,7 @@ export async function submitCell(path, code, waiting, signal) {
     try {
       return (await getJson(`${path}/eval/async`, options)).execution_id;
     } catch (error) {
-      if (signal.aborted || (error instanceof ApiError && error.status !== 503)) throw error;
+      if (signal.aborted || (error instanceof ApiError && !UNAVAILABLE.has(error.status))) throw error;
       waiting(error);
       await backOff(failures, signal);
     }
@@ -82,7 +83,8 @@ function post(body) {
   return { method: "POST", headers, body: JSON.stringify(body) };
 }
 
-/** Pass the events of an execution to `listener(name, data)`; return its result, without `stdout` and `stderr`. */
+/** Pass the events of an execution to `listener(name, data)`; return its result, without `stdout` and `stderr`. If the
+ * connection is lost, pass `disconnected`, and `connected` when it is back. */
 export async function follow(id, listener, signal) {
   return followFrom(null, id, listener, signal);
 }
@@ -93,6 +95,7 @@ async function followFrom(first, id, listener, signal) {
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
       const response = await (id === null ? first() : request(`${executionPath(id)}/events`, { headers, signal }));
+      if (failures) listener("connected", {});
       if (response.status === 204) return await getJson(executionPath(id), { signal });
       for await (const event of readEvents(response.body)) {
         if (event.name === null) continue; // a comment that keeps the connection open
@@ -103,7 +106,7 @@ async function followFrom(first, id, listener, signal) {
         if (ENDS.has(event.name)) return data;
       }
     } catch (error) {
-      const isFinal = error instanceof ApiError && error.status !== 503;
+      const isFinal = error instanceof ApiError && !UNAVAILABLE.has(error.status);
       if (signal?.aborted || isFinal || error instanceof SyntaxError) throw error;
       if (id === null && error instanceof ApiError) throw error; // nothing runs: the user decides
     }

@@ -63,7 +63,9 @@ class ExecutionPage {
   #on(name, data) {
     if (this.output.show(name, data)) return;
     if (name === "display") this.displays.add(data);
-    else if (name !== "disconnected") this.#addEvent(name, data);
+    else if (name === "disconnected") this.#showState("pending", "Connection lost; retrying");
+    else if (name === "connected") this.#showLast();
+    else this.#addEvent(name, data);
   }
 
   #addEvent(type, data) {
@@ -73,8 +75,19 @@ class ExecutionPage {
     this.#readTimeline(this.#events.length);
     if (isEnd) return;
     this.stopButton.hidden = false;
+    this.#showLast();
+  }
+
+  /** Show the state that the last event stands for. */
+  #showLast() {
+    const type = this.#events.at(-1)?.type;
     const status = type === "running" || type === "adopted" ? "running" : "pending";
-    this.state.replaceChildren(h("p", { class: "headline" }, badge(status), h("strong", {}, outcomeOf({ status }))));
+    if (type) this.#showState(status, outcomeOf({ status }));
+    else this.state.replaceChildren();
+  }
+
+  #showState(status, text) {
+    this.state.replaceChildren(h("p", { class: "headline" }, badge(status), h("strong", {}, text)));
   }
 
   /** Read the replicas' names, which the stream of events does not have. Events of a burst are read once. */

@@ -31,6 +31,7 @@ class RunPage {
   #draft = loadDraft();
   #abort = null;
   #id = null;
+  #phaseShown = null; // before the connection was lost: status, text, time
   #source = null; // what was run; null if the run began before a reload
   #autosave = new Autosave(() => this.#save());
   #timer = null;
@@ -129,8 +130,8 @@ class RunPage {
     this.#phase("pending", "Sending");
   }
 
-  #phase(status, text) {
-    const since = performance.now();
+  #phase(status, text, since = performance.now()) {
+    if (text !== PHASES.disconnected) this.#phaseShown = [status, text, since];
     const clock = h("span", { class: "muted", "aria-hidden": "true" });
     this.state.replaceChildren(h("p", { class: "headline" }, badge(status), h("strong", {}, text), clock, this.#link()));
     clearInterval(this.#timer);
@@ -150,6 +151,7 @@ class RunPage {
     }
     if (this.output.show(name, data)) return;
     if (name === "display") this.displays.add(data);
+    else if (name === "connected") this.#phase(...this.#phaseShown);
     else if (name in PHASES) this.#phase(name === "running" || name === "adopted" ? "running" : "pending", PHASES[name]);
   }
 

@@ -45,9 +45,13 @@ class McpEndpoint:
         except InvalidRequest as error:
             return _rejection(error, _INVALID_REQUEST)
         try:
-            await check_document(body, what="body")
+            message = await check_document(body, what="body")
         except InvalidRequest as error:
             return _rejection(error, _PARSE_ERROR)
+        if not _has_valid_id(message):
+            return _rejection(
+                InvalidRequest("id must be a string or an integer", field="id"), _INVALID_REQUEST
+            )
         app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
         executor = ServiceExecutor(request, self._cancellations)
         disconnect: BaseExceptionGroup[ConnectionError]
@@ -86,6 +90,14 @@ def _is_dns_rebinding(request: web.Request) -> bool:
     except ValueError:
         return request.host.partition(":")[0] != "localhost"
     return False
+
+
+def _has_valid_id(message: Any) -> bool:
+    """Return False for a request with an id of another type: the SDK takes it for a notification, and never answers."""
+    if not isinstance(message, dict) or not {"id", "method"} <= message.keys():
+        return True
+    identity = message["id"]
+    return isinstance(identity, str | int) and not isinstance(identity, bool)
 
 
 def _rejection(error: InvalidRequest, rpc_code: int) -> web.Response:
