@@ -23,9 +23,10 @@ from mcp_types import (
 
 from pyexec.mcp.argument_terms import with_argument_terms
 from pyexec.mcp.executor import Document
+from pyexec.mcp.message_size import within_limit
 
 TEXT_CHARACTERS_MAX = 50_000
-"""Characters of each output that the text content shows. `structuredContent` and the resources have all of it."""
+"""Characters of each output that the text content shows. The resources have all of it."""
 DISPLAY_VALUES_MAX = 20_000
 """JSON values in all displays of a result. The SDK validates and encodes them on the event loop, which takes 3 µs for
 each (2026-11-27); a long text is one value."""
@@ -67,7 +68,8 @@ def is_success(result: Document) -> bool:
 def state_result(result: Document) -> CallToolResult:
     """Return the state of an execution for a model. That a program failed is no error of the call."""
     result = with_argument_terms(with_bounded_displays(result))
-    return CallToolResult(content=list(_blocks(result)), structured_content=result)
+    content, structured = within_limit(_blocks(result), result)
+    return CallToolResult(content=content, structured_content=structured)
 
 
 def _blocks(result: Document) -> Iterator[ContentBlock]:

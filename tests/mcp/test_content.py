@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from mcp.client.streamable_http import DEFAULT_MAX_SSE_EVENT_SIZE
 from mcp_types import ImageContent, TextContent
 
 from pyexec.domain.missing_module import CELL_MODULE_HINT, MODULE_HINT
@@ -65,6 +66,31 @@ def test_very_many_displays_are_cut() -> None:
     answer = tool_result(result(displays=displays))
     assert len(answer.structured_content["displays"]) < DISPLAY_VALUES_MAX / 5
     assert answer.structured_content["truncated"] == {"displays": True}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"stdout": "a" * 3_000_000},
+        {"stdout": "\x01" * 400_000, "stderr": "\x01" * 400_000, "result": "\x01" * 60_000},
+        {"displays": [{"data": {"image/png": PNG + "A" * 700_000}, "metadata": {}}]},
+        {"displays": [{"data": {"image/png": PNG + "A" * 2_000_000}, "metadata": {}}] * 3},
+        {"files": [{"path": "x" * 500, "size": 1}] * 5_000},
+    ],
+)
+def test_an_answer_fits_into_an_event(parts: dict[str, Any]) -> None:
+    """The client of the Python SDK refuses larger ones."""
+    answer = tool_result(result(**parts))
+    assert len(answer.model_dump_json()) < DEFAULT_MAX_SSE_EVENT_SIZE
+    for name in parts.keys() & {"stdout", "stderr", "displays"}:
+        assert answer.structured_content["truncated"][name] is True
+
+
+def test_an_image_that_fits_alone_is_kept_for_the_model() -> None:
+    image = PNG + "A" * 700_000
+    answer = tool_result(result(displays=[{"data": {"image/png": image}, "metadata": {}}]))
+    assert answer.content[1] == ImageContent(data=image, mime_type="image/png")
+    assert answer.structured_content["displays"] == []
 
 
 def test_a_long_output_is_cut_in_the_middle() -> None:

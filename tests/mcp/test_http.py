@@ -90,6 +90,13 @@ async def test_progress_reports_phases_and_output(connect: Connect) -> None:
     assert [value for value, _ in progress] == sorted({value for value, _ in progress})
 
 
+async def test_a_large_output_arrives_cut(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("run_python", {"code": "print('a' * 3_000_000)"})
+    assert structured(result)["truncated"]["stdout"] is True
+    assert "characters left out" in text_of(result)
+
+
 async def test_output_is_reported_while_the_program_prints_nothing_else(connect: Connect) -> None:
     printed = anyio.Event()
 
