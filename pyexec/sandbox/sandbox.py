@@ -174,8 +174,9 @@ class Sandbox:
             await self._write(unsent + protocol.archive_frame(b""))
             with anyio.move_on_after(CHECK_SECONDS) as waited:
                 self._stream.check(await self._stream.next(), Unpacked)
-            if waited.cancelled_caught:
-                await self._engine.check()  # a silent engine does not break the connection
+        if waited.cancelled_caught:
+            await self._engine.check()  # a silent engine does not break the connection
+            async with self._limited_unpacking():
                 self._stream.check(await self._stream.next(), Unpacked)
         self._unpack_seconds, self._archive_bytes = 0.0, 0
 

@@ -46,6 +46,15 @@ class Engine:
             raise Unavailable("the engine does not respond")
 
 
+class RecoveringEngine(Engine):
+    """An engine that lets one check time out, and then responds."""
+
+    async def check(self) -> None:
+        if self.responds:
+            self.responds = False
+            raise Unavailable("the engine does not respond") from TimeoutError()
+
+
 async def seconds_to_unpack(container: Any, engine: Any, pause: float = 0.0, archives: int = 1) -> float:
     """Unpack archives of `FRAMES` frames in one sandbox; pause before each frame as a slow client does."""
     sandbox = Sandbox(engine, container)
@@ -73,6 +82,12 @@ def test_a_silent_engine_is_reported_as_the_cause() -> None:
     for container in (SlowContainer(1e9, 0), SlowContainer(0, 1e9)):
         with pytest.raises(Unavailable, match="the engine"):
             run(container, Engine(responds=False))
+
+
+def test_an_engine_that_was_silent_for_a_while_is_reported_as_the_cause() -> None:
+    """The supervisor has had only a part of its time, and the run is repeated."""
+    with pytest.raises(Unavailable, match="the engine does not respond"):
+        run(SlowContainer(0, UNPACK_SECONDS - 1), RecoveringEngine())
 
 
 def test_a_slow_client_costs_the_supervisor_no_time() -> None:
