@@ -176,8 +176,8 @@ func (c *Client) body(ctx context.Context, req request) (io.ReadCloser, error) {
 }
 
 // Events yields past and future events of an execution; the last one is [Ended]. after is the ID of the last
-// event already seen, or empty; after the ID of the last one, there are no events. If the connection breaks, the client reconnects and continues after the last
-// event. Events stops after the first error.
+// event already seen, or empty. If that was Ended, there are no events. If the connection breaks, the client
+// reconnects and continues after the last event. Events stops after the first error.
 func (c *Client) Events(ctx context.Context, executionID, after string) iter.Seq2[Event, error] {
 	req, err := eventsRequest(executionID, after, c.retry)
 	if err != nil {

@@ -46,7 +46,9 @@ func (r *response) checkEventStream() error {
 	if kind == "text/event-stream" {
 		return nil
 	}
-	return answerError("%s is not a python-executor server: it sent '%s' instead of an event stream", r.transport.base, kind)
+	return answerError(
+		"%s is not a python-executor server: it sent '%s' instead of an event stream", r.transport.base, kind,
+	)
 }
 
 // watchdog cancels a request when the server has sent nothing for the idle timeout.

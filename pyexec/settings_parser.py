@@ -35,7 +35,6 @@ def variable_of(setting: "attrs.Attribute[Any]") -> str:
 
 SETTINGS = {variable_of(setting): setting for setting in attrs.fields(Settings)}
 """All settings, by their environment variables."""
-"""All settings, by their environment variables."""
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -29,6 +29,7 @@ from .transport import Transport
 
 _ANSWER_SECONDS = 1.0
 _POLL_PAUSE_SECONDS = 0.5
+"""The shortest time between two requests of `wait`."""
 
 
 class AsyncClient:
@@ -164,8 +165,7 @@ class AsyncClient:
                     return result
                 status, retry = result.status, self._resume
                 # A proxy or a server that shuts down may answer at once.
-                if (now := anyio.current_time()) < min(deadline, started + _POLL_PAUSE_SECONDS):
-                    await anyio.sleep(min(deadline, started + _POLL_PAUSE_SECONDS) - now)
+                await anyio.sleep_until(min(deadline, started + _POLL_PAUSE_SECONDS))
                 if anyio.current_time() >= deadline:
                     break
         raise TimeoutError(
@@ -259,9 +259,8 @@ class AsyncClient:
     def events(self, execution_id: str, after: str | None = None) -> AsyncGenerator[Event, None]:
         """Yield past and future events of an execution; the last one is `Ended`.
 
-        `after` is the ID of the last event already seen; after the ID of the last one, there are no events. If the
-        connection breaks, the client reconnects and
-        continues after the last event.
+        `after` is the ID of the last event already seen. If that was `Ended`, there are no events. If the connection
+        breaks, the client reconnects and continues after the last event.
         """
         request = requests.events(execution_id, after, self._retry)
         return stream_events(self._http, request, self._resume, execution_id=execution_id, last_id=after)

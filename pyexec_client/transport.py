@@ -26,6 +26,7 @@ from .requests import Request
 _CONNECT_SECONDS = 10.0
 _ERROR_BYTES_MAX = 1024 * 1024
 _ERROR_SECONDS = 10.0
+"""The body of an error response is read up to these bounds: its status is enough."""
 
 T = TypeVar("T")
 
@@ -164,6 +165,7 @@ class Transport:
 
 
 async def _retrying(request: Request, attempt: Callable[[], Awaitable[T]]) -> T:
+    """Call `attempt` until it succeeds, or until the request may not be sent again."""
     pauses = request.retry.pauses()
     while True:
         try:
@@ -177,19 +179,19 @@ async def _retrying(request: Request, attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _error_body(response: aiohttp.ClientResponse, body: Upload | Content | None) -> bytes:
-    """Return the body of an error response, or what arrives of it within bounds. The status is enough."""
-    text = bytearray()
+    """Return the body of an error response, or the part of it that arrives within the bounds."""
+    data = bytearray()
     try:
         with anyio.move_on_after(_ERROR_SECONDS):
             async for chunk in response.content.iter_any():
-                text += chunk
-                if len(text) > _ERROR_BYTES_MAX:
+                data += chunk
+                if len(data) > _ERROR_BYTES_MAX:
                     break
     except (aiohttp.ClientError, OSError):
         pass
     finally:
         response.release() if response.content.at_eof() and body is None else response.close()
-    return bytes(text[:_ERROR_BYTES_MAX])
+    return bytes(data[:_ERROR_BYTES_MAX])
 
 
 def _error_for_caller(url: str, error: Exception, body: Upload | Content | None) -> Exception:

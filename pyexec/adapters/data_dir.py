@@ -91,7 +91,7 @@ def try_write(path: Path) -> None:
 
 
 def file_identity(file: Path) -> tuple[int, int] | None:
-    """Return what identifies a file as long as it exists; None if there is no such file."""
+    """Return the device and the inode, which no other existing file has; None if there is no such file."""
     try:
         status = file.stat()
     except FileNotFoundError:

@@ -20,7 +20,8 @@ JSON_DEPTH_MAX = 100
 """Maximum number of lists and objects in each other. Libraries that encode or parse a result have a limit, too; the
 lowest that is known is 200 (that of pydantic, in MCP clients)."""
 JSON_LONG_NUMBERS_MAX = 5_000
-"""Maximum number of numbers in a JSON value that take long to convert: beyond 1e100 and 1e-100, or with many digits."""
+"""Maximum number of numbers in a JSON value that take long to convert: above 1e100, below 1e-100, or with more than 100
+digits. An integer counts once for each 100 digits."""
 _EXPONENT_MAX = 100
 _DIGITS_MAX = 100
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 LINE_BYTES = 64 * 1024
 """How much of a line is kept: a name, and a message of the maximum length at four bytes a character."""
 LINE_END_BYTES = 64
-"""How much of the end of a longer line is kept: the heading of a traceback that follows a progress bar."""
+"""How much of the end of a longer line is kept: enough for the heading of a traceback after a progress bar."""
 _COLOR = re.compile(rb"\x1b\[[0-9;:]*m")
 """A sequence that sets a colour (SGR). Python 3.13 and newer print them if FORCE_COLOR or PYTHON_COLORS is set."""
 

@@ -58,7 +58,7 @@ _AFTER_FRAMES = re.compile(rb"^[^ \n]", re.MULTILINE)
 _AFTER_GROUP_FRAMES = re.compile(rb"^(?!  \| (?: |$))", re.MULTILINE)
 _MARGIN = "  | "
 _GROUP = b"  + Exception Group "
-"""What stands before `Traceback` in the heading of an exception group."""
+"""The text before `Traceback` in the heading of an exception group."""
 _EXCEPTION = re.compile(
     r"(?P<name>[^\W\d]\w*(?:\.(?:[^\W\d]\w*|<locals>))*)(?:: ?(?P<message>.*))?", re.DOTALL
 )

@@ -13,7 +13,7 @@ memory of the program, and programs that fit into the machine's memory cannot us
 FREE_FILES = 65536
 """Mappings are counted only after the number of open files of the machine has grown by this much."""
 FREE_MAPPINGS = 1024
-"""So many mappings of a process are free, as many as its descriptors: libraries, and files in memory."""
+"""How many mappings of a process do not count, as many as its descriptors: libraries, and files in memory."""
 ANONYMOUS = b" 00:00 0"
 """The device and the inode of a mapping without a file."""
 CHECK_SECONDS = 1.0
@@ -32,8 +32,8 @@ class MappedFiles:
         self.estimate = 0
 
     def used(self):
-        """Return an estimate of their number, at most a few seconds old, and at most the growth of the number of open
-        files of the machine."""
+        """Return an estimate of how many they are. It is at most a few seconds old, and at most the growth of the
+        machine's number of open files."""
         if time.monotonic() >= self.check_at:
             begun = time.thread_time()
             present = self.open_files()

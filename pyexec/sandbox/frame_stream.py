@@ -22,7 +22,7 @@ slow down others."""
 LARGE_FRAME_BYTES = 4096
 """Frames of this size with output or files are not limited: other limits bound their number."""
 JSON_FRAME_BYTES = 256
-"""So much JSON in a frame counts as one more frame. A session's sandbox may send any number of such frames."""
+"""How many bytes of JSON count as one more frame. No other limit bounds the JSON that a session's sandbox sends."""
 FRAMES_AT_ONCE = 32
 """More frames in one piece of data may delay other tasks."""
 

@@ -192,7 +192,7 @@ class SessionSandbox:
         await self._try_to_write(json_line("LEASE", self._generation))
 
     async def ran_out_of_memory(self) -> bool:
-        """As `SessionConnection.has_oom_event`."""
+        """Return True after a kill for lack of memory, as `SessionConnection.has_oom_event`."""
         return await self._connection.has_oom_event()
 
     async def cpu_seconds(self) -> float | None:

@@ -40,7 +40,7 @@ supervisor should have stopped it and reported the usage. The engine's count inc
 STREAM_CHANGES_MAX = 100_000
 """Each change between stdout and stderr starts a new segment of the output log, which takes memory of the server."""
 OUTPUT_AT_ONCE_BYTES = 16 * 1024
-"""So much stderr takes up to 4 ms, because the server looks for tracebacks in it. More would delay other tasks."""
+"""Other tasks run after this much output. It takes up to 4 ms, because the server looks for tracebacks in stderr."""
 SUPERVISOR_REASONS = frozenset(
     {"exit", "timeout", "cpu_limit", "out_of_memory", "disk_limit", "process_limit", "output_limit"}
 )

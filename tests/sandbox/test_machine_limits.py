@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.attack import COMPLETED, DISK_LIMIT, OUT_OF_MEMORY, Attack, end_of
 from tests.support.cases import sampled
+from tests.support.images import docker
 
 FILL_TCP = """
 import socket
@@ -362,12 +363,6 @@ except OSError as error:
     assert built["stdout"].splitlines()[0] == "['tmpfs', 'tmpfs'] []"
 
 
-def docker(*arguments: str, text: str | None = None) -> str:
-    """Run docker with this standard input. Return what it prints."""
-    command = ["docker", *arguments]
-    return subprocess.run(command, input=text, text=True, check=True, capture_output=True).stdout.strip()
-
-
 @pytest.fixture
 def image_of(image: str) -> Iterator[Callable[[str], str]]:
     """Yield a function that builds an image with these instructions, and returns its name."""
@@ -375,7 +370,7 @@ def image_of(image: str) -> Iterator[Callable[[str], str]]:
 
     def build(instructions: str) -> str:
         dockerfile = f"FROM {image}\n{instructions}\n"
-        docker("build", "-q", "--network", "none", "-t", name, "-", text=dockerfile)
+        docker("build", "-q", "--network", "none", "-t", name, "-", stdin=dockerfile)
         return name
 
     yield build
@@ -384,7 +379,7 @@ def image_of(image: str) -> Iterator[Callable[[str], str]]:
 
 @pytest.fixture(params=["/etc/hostname", pytest.param("/etc/alternatives/README", marks=pytest.mark.full)])
 def image_with_file_as_volume(image: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    name, container = f"pyexec-test-hostile:{secrets.token_hex(4)}", docker("create", image, "true")
+    name, (container,) = f"pyexec-test-hostile:{secrets.token_hex(4)}", docker("create", image, "true")
     docker("commit", "--change", f"VOLUME {request.param}", container, name)  # `docker build` refuses this
     docker("rm", container)
     yield name
@@ -416,7 +411,7 @@ async def test_an_image_with_a_bad_mount_point_is_rejected(
 ) -> None:
     result = await attack("", docker_image=image_of(instruction))
     assert result["error_type"] == "image_unavailable"
-    assert f"what it has at {place} is in the place of a mount" in result["error"]
+    assert f"its path {place} cannot be a mount point" in result["error"]
 
 
 async def test_an_image_with_a_file_as_a_volume_is_rejected(

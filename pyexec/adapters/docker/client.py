@@ -178,7 +178,7 @@ def translate(error: DockerError, image: str = "") -> Exception:
         return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
     if image and any(sign in message for sign in _BAD_MOUNT):
         place = _MOUNT_PLACE.search(message)
-        reason = f"what it has at {place[1]} is in the place of a mount" if place else message
+        reason = f"its path {place[1]} cannot be a mount point" if place else message
         return ImageUnavailable(f"programs cannot run in the image {image!r}: {reason}")
     return EngineError(f"Docker refused the request: {message}")
 

@@ -10,8 +10,9 @@ class StreamWriter:
     """Writes to an attached stream, one piece of data after another.
 
     All writers of an aiohttp connection wait for the same future, and the cancellation of one of them cancels the
-    others, too, and each later one (aiohttp 3.14). So each write has a task that is never cancelled. The next write
-    waits for it, so that data which the engine does not take is not collected here."""
+    others, too, and each later one (aiohttp 3.14). So each write has a task that is never cancelled, and
+    belongs to no task group: it ends when the connection is closed. The next write waits for it, so that this object
+    collects no data while the engine takes none."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

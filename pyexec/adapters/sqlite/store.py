@@ -101,9 +101,9 @@ class SqliteStore:
         return cls(db, file)
 
     def check(self) -> None:
-        """Return if events can be written to the file, and will be found there by the next server.
+        """Check that events can be written to the file, and that the next server will find them there.
 
-        Raises `Unavailable` if the file is gone: SQLite would go on writing to a file without a name."""
+        Raises `Unavailable` if the file was removed or replaced: SQLite would continue to write to the old one."""
         if file_identity(self._file) != self._identity:
             raise Unavailable(f"{self._file} was removed or replaced; restart the server")
         with transaction(self._db):

@@ -6,7 +6,7 @@ from pyexec.ports import SetupContainer
 
 ENVIRONMENT_LABEL = "pyexec.environment"
 """For operators who list images. The server never reads labels of images, because any image can have them."""
-BAD_FILES, NO_SPACE = "Error processing tar file", "no space left on device"
+_BAD_FILES, _NO_SPACE = "Error processing tar file", "no space left on device"
 """In Docker's messages about a commit: it cannot store the files, or the engine's disk is full."""
 
 
@@ -16,7 +16,7 @@ async def commit(container: SetupContainer, tag: str, key: str, recipe: Recipe) 
     try:
         await container.commit(REPOSITORY, tag, {ENVIRONMENT_LABEL: key})
     except EngineError as error:
-        if BAD_FILES not in str(error) or NO_SPACE in str(error):
+        if _BAD_FILES not in str(error) or _NO_SPACE in str(error):
             raise
         text = f"the files that the setup has left cannot be stored: {error}"
         field = "pre_commands" if recipe.pre_commands else "requirements_txt"

@@ -44,8 +44,8 @@ CLEAN_UP_SECONDS = 60.0
 ENGINE_SECONDS = 600.0
 """Time for the engine to start the container and to commit it, in addition to the setup's own timeout."""
 STORED_BYTES_MIN = 1024 * 1024
-"""What an environment counts at least: Docker keeps files of its own for each image, and a prepared image can deceive
-the measurement. If environments counted as nothing, there could be any number of them."""
+"""The least size with which an environment counts: Docker keeps files of its own for each image, and a prepared image
+can deceive the measurement. Environments that count as nothing are never removed."""
 OLDEST_PYTHON = (3, 8)
 _PYTHON_CHECK = "import ctypes, fcntl, json, marshal, resource, select, socket, tarfile, zipfile"
 """Imports modules of the standard library that the supervisor needs."""

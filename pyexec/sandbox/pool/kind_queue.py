@@ -14,6 +14,7 @@ from pyexec.sandbox.pool.returns import ReturnForecast
 from pyexec.sandbox.sandbox import Sandbox
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Pauses after the first and further failures; the last one is repeated."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class KindQueue:
     paused_until: float = -math.inf
 
     def back_off(self, now: float) -> float:
-        """Pause after a failure, the longer the more there were. Return the seconds."""
+        """Pause the starts of idle sandboxes; each further failure pauses them longer. Return the seconds."""
         delay = RETRY_SECONDS[min(self.failures, len(RETRY_SECONDS) - 1)]
         self.failures += 1
         self.paused_until = now + delay

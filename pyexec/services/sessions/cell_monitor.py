@@ -31,10 +31,11 @@ GRACE_SECONDS = 60.0
 """How much later than the supervisor this replica enforces the timeout of a cell. Before the supervisor counts, it
 waits for the interpreter, at most 20 s. At the timeout, it needs two seconds for an interrupt, and at most 20 s for a
 new interpreter."""
-DROPPED_AT_ONCE = 64 * 1024
 KILL_SECONDS = 45.0
 """How long the supervisor may take to end a cell after a kill or at a limit: two seconds for an interrupt, and twice at
 most 20 s for a new interpreter. Then this replica removes the sandbox."""
+DROPPED_AT_ONCE_BYTES = 64 * 1024
+"""How much output is dropped between two pauses, which slow down a hostile image."""
 
 
 async def follow_cell(
@@ -99,7 +100,7 @@ async def _stop(
                 return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
             if isinstance(frame, OutputChunk | ReportChunk):
                 dropped += len(frame.data)
-            if dropped > DROPPED_AT_ONCE:
+            if dropped > DROPPED_AT_ONCE_BYTES:
                 await pause_after(dropped)
                 dropped = 0
     return outcome

@@ -39,7 +39,7 @@ from pyexec.web.sse import parse_position, send_events
 from pyexec.web.streaming import cooperative, send_download, send_result, send_stream
 
 SUMMARIES_AT_ONCE = 32
-"""So many take a millisecond or two to encode."""
+"""How many summaries one turn encodes, in a millisecond or two."""
 _NOT_ENDED = "The execution has not ended yet."
 _DOWNLOAD_HEADERS = {"200": {"Content-Disposition": "Suggested file name."}}
 
