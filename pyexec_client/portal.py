@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import aclosing
@@ -15,22 +13,13 @@ import anyio
 from anyio.from_thread import BlockingPortal
 
 from .errors import PyexecError
+from .fork import reset_after_fork
 
 P = ParamSpec("P")
 T = TypeVar("T")
 A = TypeVar("A")
 
 _CLOSED = "the client was closed during the call"
-_portals: weakref.WeakSet[Portal] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for portal in tuple(_portals):
-        portal.after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Portal:
@@ -40,9 +29,8 @@ class Portal:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._portal: Future[BlockingPortal] = Future()
-
         self._running: set[Future[Any]] = set()
-        _portals.add(self)
+        reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Forget the thread, which runs only in the parent process."""
@@ -110,7 +98,7 @@ class Portal:
             running.cancel()
             try:
                 portal.call(receive.aclose)
-            except RuntimeError:  # the portal was stopped
+            except (RuntimeError, CancelledError):  # the portal was stopped, or is stopping
                 receive.close()
 
     def _start(self) -> BlockingPortal:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import ssl
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from attrs import define, field
 from .arguments import text
 from .content import Content
 from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_response
+from .fork import reset_after_fork
 from .json_parser import parse_json
 from .multipart import Upload
 from .requests import Request
@@ -85,7 +87,23 @@ def _is_server_url(address: str) -> bool:
     return is_whole and not (url.query or url.fragment or re.search(r"\s", address))
 
 
-@define
+class _Connector(aiohttp.TCPConnector):
+    """Closes its connections only in the process that has opened them.
+
+    A child process shares the parent's epoll object. Closing an inherited connection there removes it from this object,
+    and the parent waits for ever for the next response."""
+
+    def __init__(self) -> None:
+        # Each long poll holds a connection, so a limit would make them wait for each other.
+        super().__init__(limit=0)
+        self._process = os.getpid()
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        if self._process == os.getpid():
+            super().__del__(_warnings)
+
+
+@define(eq=False)
 class Transport:
     """Send requests to one server. `base_url` may contain a path; a trailing slash is ignored."""
 
@@ -99,6 +117,13 @@ class Transport:
         if self.token is not None:
             text("token", self.token)
         self.base_url = self.base_url.rstrip("/")
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget all connections, which belong to the parent process."""
+        for session in self._sessions.values():
+            session.detach()
+        self._sessions.clear()
 
     async def close(self) -> None:
         """Close all connections of this event loop."""
@@ -158,9 +183,7 @@ class Transport:
             for other in [other for other in self._sessions if other.is_closed()]:
                 self._sessions.pop(other).detach()
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-            # Each long poll holds a connection, so a limit would make them wait for each other.
-            connector = aiohttp.TCPConnector(limit=0)
-            self._sessions[loop] = aiohttp.ClientSession(connector=connector, headers=headers)
+            self._sessions[loop] = aiohttp.ClientSession(connector=_Connector(), headers=headers)
         return self._sessions[loop]
 
 

@@ -191,6 +191,24 @@ with Client({server.url!r}) as client:
     assert done.stdout == "2\n3\n"
 
 
+def test_a_forked_process_that_ends_leaves_the_connections_of_its_parent_alone(server):
+    """At its end, Python collects the objects in the child, too."""
+    program = f"""
+import os, signal, sys
+from pyexec_client import Client
+client = Client({server.url!r})
+client.eval("1")
+if (pid := os.fork()) == 0:
+    sys.exit()
+assert os.waitpid(pid, 0)[1] == 0
+signal.alarm(30)
+print(client.eval("2").result)
+client.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
 async def test_map_yields_results_as_runs_end_and_reads_sources_lazily(server):
     taken = []
 
