@@ -181,29 +181,22 @@ class Sandbox:
         self._unpack_seconds, self._archive_bytes = 0.0, 0
 
     @asynccontextmanager
-    async def _limited_unpacking(self, task: str = "unpack the archive") -> AsyncIterator[None]:
+    async def _limited_unpacking(self) -> AsyncIterator[None]:
         """Count the time in the block as the supervisor's. Raises `SandboxStalled` once it has had too much."""
         allowed = UNPACK_SECONDS * self._slowness + self._archive_bytes / UNPACK_BYTES_PER_SECOND_MIN
         began = anyio.current_time()
         try:
             with anyio.fail_after(allowed - self._unpack_seconds):
                 yield
-        except (TimeoutError, Unavailable) as error:
-            if isinstance(error, Unavailable) and not isinstance(error.__cause__, TimeoutError):
-                raise
-            await self._engine.check()  # a write also times out if it is the supervisor that reads nothing
-            waited = self._unpack_seconds + anyio.current_time() - began
-            raise SandboxStalled(f"the sandbox did not {task} within {waited:.0f} s") from error
+        except TimeoutError as error:
+            await self._engine.check()
+            raise SandboxStalled(f"the sandbox did not unpack the archive within {allowed:.0f} s") from error
         finally:
             self._unpack_seconds += anyio.current_time() - began
 
     async def send_plan(self, plan: ProgramPlan, stdin: bytes) -> None:
         """Send the plan and the standard input. Call `start_program` within a few seconds, or it is rejected."""
-        frames = protocol.plan_frames(plan, stdin)
-        self._archive_bytes = len(frames)
-        async with self._limited_unpacking("take the standard input of its program"):
-            await self._write(frames)
-        self._unpack_seconds, self._archive_bytes = 0.0, 0
+        await self._write(protocol.plan_frames(plan, stdin))
 
     async def start_program(self, signal: StartSignal) -> None:
         """Start the program, and return when its process exists."""
@@ -292,6 +285,11 @@ class Sandbox:
     async def _write(self, data: bytes) -> None:
         try:
             await self._stream.container.write(data)
+        except Unavailable as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                raise
+            await self._engine.check()  # if it responds, it is the supervisor that reads nothing
+            raise SandboxStalled("the sandbox did not read its program in time") from error
         except EngineError as error:
             with suppress(EngineError):
                 while (frame := await self._stream.next()) is not None:

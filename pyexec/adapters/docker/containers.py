@@ -81,12 +81,14 @@ class RunningContainer(ABC):
 
 
 class AttachedContainer(RunningContainer):
-    """`ports.Container`: a container, and the only connection to its standard streams."""
+    """`ports.Container`: a container, and the only connection to its standard streams.
 
-    def __init__(self, container: DockerContainer, unremoved: set[str]) -> None:
+    If it has several writers, as that of a session, the cancellation of one of them must not concern the others."""
+
+    def __init__(self, container: DockerContainer, unremoved: set[str], *, has_several_writers: bool) -> None:
         super().__init__(container, unremoved)
         self._stream: Stream = container.attach(stdin=True, stdout=True, stderr=True)
-        self._writer = StreamWriter(self._stream)
+        self._write = StreamWriter(self._stream).write if has_several_writers else self._stream.write_in
         self._diagnostics = bytearray()
 
     @property
@@ -113,7 +115,7 @@ class AttachedContainer(RunningContainer):
 
     async def write(self, data: bytes) -> None:
         with request_timeout(self._container.docker):
-            await self._writer.write(data)
+            await self._write(data)
 
     async def read(self) -> bytes | None:
         with translate_errors():

@@ -165,7 +165,7 @@ class DockerEngine:
 
     async def _start_once(self, spec: ContainerSpec) -> AttachedContainer:
         container = await self._create(spec)
-        attached = AttachedContainer(container, self._unremoved)
+        attached = AttachedContainer(container, self._unremoved, has_several_writers=spec.attachable)
         try:
             with translate_errors(image=spec.image):
                 await attached.open()
@@ -233,7 +233,8 @@ class DockerEngine:
         return await FollowedContainer.open(self._docker, container_id, self._unremoved)
 
     async def attach(self, container_id: str) -> AttachedContainer:
-        container = AttachedContainer(self._docker.containers.container(container_id), self._unremoved)
+        docker_container = self._docker.containers.container(container_id)
+        container = AttachedContainer(docker_container, self._unremoved, has_several_writers=True)
         await container.attach()
         return container
 
