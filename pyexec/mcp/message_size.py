@@ -12,9 +12,9 @@ from pyexec.mcp.executor import Document
 MESSAGE_BYTES_MAX = 900_000
 """The client of the Python SDK refuses an event of more than 1 MiB, unless it is configured otherwise (mcp 2.3)."""
 CHARACTERS_MAX = 2_000
-"""What `structuredContent` keeps of each output if it does not fit. The text content shows more of it."""
+"""How much of each output `structuredContent` keeps if it does not fit. The text content shows more."""
 FILES_MAX = 100
-"""What it keeps of each list of files then."""
+"""How many entries of each list of files it keeps then."""
 
 
 def within_limit(blocks: Iterable[ContentBlock], result: Document) -> tuple[list[ContentBlock], Document]:
@@ -25,7 +25,7 @@ def within_limit(blocks: Iterable[ContentBlock], result: Document) -> tuple[list
     kept: list[ContentBlock] = []
     left, left_out = MESSAGE_BYTES_MAX, 0
     for block in blocks:
-        size = len(block.model_dump_json())
+        size = len(block.model_dump_json().encode())
         if kept and size > left:
             left_out += 1
             continue

@@ -73,6 +73,7 @@ def test_very_many_displays_are_cut() -> None:
     [
         {"stdout": "a" * 3_000_000},
         {"stdout": "\x01" * 400_000, "stderr": "\x01" * 400_000, "result": "\x01" * 60_000},
+        {"stdout": "\U0001f600" * 87_000, "stderr": "\U0001f600" * 87_000},
         {"displays": [{"data": {"image/png": PNG + "A" * 700_000}, "metadata": {}}]},
         {"displays": [{"data": {"image/png": PNG + "A" * 2_000_000}, "metadata": {}}] * 3},
         {"files": [{"path": "x" * 500, "size": 1}] * 5_000},
@@ -81,7 +82,7 @@ def test_very_many_displays_are_cut() -> None:
 def test_an_answer_fits_into_an_event(parts: dict[str, Any]) -> None:
     """The client of the Python SDK refuses larger ones."""
     answer = tool_result(result(**parts))
-    assert len(answer.model_dump_json()) < DEFAULT_MAX_SSE_EVENT_SIZE
+    assert len(answer.model_dump_json().encode()) < DEFAULT_MAX_SSE_EVENT_SIZE
     for name in parts.keys() & {"stdout", "stderr", "displays"}:
         assert answer.structured_content["truncated"][name] is True
 
