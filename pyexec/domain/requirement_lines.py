@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from pyexec.errors import InvalidRequest, quote
@@ -97,5 +98,12 @@ def untrusted_host(url: str, trusted: AbstractSet[str]) -> str | None:
         host, port = index.hostname or "", index.port or 80
     except ValueError:  # the installer names what is wrong
         return None
-    is_secure = index.scheme != "http" or host == "localhost" or host.startswith("127.")
+    is_secure = index.scheme != "http" or _is_this_machine(host)
     return None if is_secure or host in trusted or f"{host}:{port}" in trusted else host
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

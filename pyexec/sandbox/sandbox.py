@@ -289,7 +289,7 @@ class Sandbox:
             if not isinstance(error.__cause__, TimeoutError):
                 raise
             await self._engine.check()  # if it responds, it is the supervisor that reads nothing
-            raise SandboxStalled("the sandbox did not read its program in time") from error
+            raise SandboxStalled("the sandbox did not read its archive or its input in time") from error
         except EngineError as error:
             with suppress(EngineError):
                 while (frame := await self._stream.next()) is not None:

@@ -149,8 +149,13 @@ def read(text: str) -> tuple[list[str], tuple[str, ...]]:
         (f"--require-hashes\nsix==1 {SIX}", [f"six==1 {SIX}"], (HASHES_CHECKED,)),
         ("--trusted-host example.org:80\nsix", ["six"], ("--allow-insecure-host=example.org:80",)),
         (
-            "-i HTTP://E.org:3141/a\n-f http://localhost/w\n--trusted-host e.org:3141\nsix",
-            ["--index-url HTTP://E.org:3141/a", "--find-links http://localhost/w", "six"],
+            "-i HTTP://E.org:3141/a\n-f http://localhost/w\n-f http://[::1]/w\n--trusted-host e.org:3141\nsix",
+            [
+                "--index-url HTTP://E.org:3141/a",
+                "--find-links http://localhost/w",
+                "--find-links http://[::1]/w",
+                "six",
+            ],
             ("--allow-insecure-host=e.org:3141",),
         ),
         ("-ihttps://example.org/a\nsix", ["--index-url https://example.org/a", "six"], ()),
@@ -196,6 +201,7 @@ def test_requirements_are_translated_for_the_installer(
         ("six==1 --no-binary six", 1, "--no-binary follows a package; write the option on a line of its own"),
         ("six\n-i http://u:p@e.org/a", 2, "use https://, or add --trusted-host e.org"),
         ("--extra-index-url http://e.org:81/a\n--trusted-host e.org:82\nsix", 1, "--trusted-host e.org"),
+        ("-f http://127.e.org/w\nsix", 1, "--trusted-host 127.e.org"),
         ("-f http://e.org/w\nsix", 1, "--trusted-host e.org"),
         ("six --config-settings a=b", 1, "--config-settings is not supported"),
         ('six --global-option="x"', 1, "--global-option is not supported"),

@@ -122,7 +122,7 @@ def test_a_write_that_times_out_while_the_engine_responds_is_the_supervisors_fau
     """Each further attempt would hold the slot as long again."""
     for transfer in (seconds_to_unpack, send_plan):
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            with pytest.raises(SandboxStalled, match="did not read its program in time"):
+            with pytest.raises(SandboxStalled, match="did not read its archive or its input in time"):
                 runner.run(transfer(DeafContainer(7, 0), Engine()))
             with pytest.raises(Unavailable, match="the engine does not respond"):
                 runner.run(transfer(DeafContainer(7, 0), Engine(responds=False)))
