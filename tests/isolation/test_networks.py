@@ -202,6 +202,8 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
             assert firewall("up", *networks).returncode == 0
             added = rules(*networks) - before
             assert all("-j REJECT" in rule or "PYEXEC" in rule.split()[-1] for rule in added), added
+            pings = [rule for rule in added if "--icmp-type 8 -j REJECT" in rule and "169.254.0.0/16" in rule]
+            assert len(pings) == 2, added
             service = f"{address}:{port}"
             assert firewall("up", *networks, ALLOWED=service).returncode == 0
             assert firewall("status", *networks).returncode == 1

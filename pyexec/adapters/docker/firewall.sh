@@ -78,6 +78,8 @@ rules() {
                 for protocol in tcp udp; do
                     echo "-d $range -p $protocol ! --dport 53 $REFUSE"
                 done
+                # Programs can send echo requests, and so would learn the hosts in this range.
+                echo "-d $range -p icmp --icmp-type echo-request $REFUSE"
             done
             ;;
         "ip6tables PYEXEC-IN-"*) echo "-m conntrack ! --ctstate RELATED,ESTABLISHED $REFUSE6" ;;
