@@ -22,6 +22,8 @@ set -eu
 
 NETWORKS=${NETWORKS:-pyexec-run pyexec-setup}
 BLOCKED=${BLOCKED:-169.254.0.0/16}
+# Metadata services with other addresses, which are always blocked: those of Alibaba Cloud, Azure and Oracle Cloud.
+METADATA="100.100.100.200 168.63.129.16 192.0.0.192"
 ALLOWED=${ALLOWED:-}
 CONNECTIONS=${CONNECTIONS:-512}
 RATE=${RATE:-100}
@@ -74,7 +76,7 @@ rules() {
             ;;
         "iptables PYEXEC-OUT-"*)
             limits "$bridge"
-            for range in $BLOCKED; do
+            for range in $BLOCKED $METADATA; do
                 for protocol in tcp udp; do
                     echo "-d $range -p $protocol ! --dport 53 $REFUSE"
                 done
