@@ -56,6 +56,7 @@ MASKED_PATHS: Final[Sequence[str]] = (
     "/proc/buddyinfo",
     "/proc/config.gz",
     "/proc/diskstats",
+    "/proc/fs",
     "/proc/interrupts",
     "/proc/kallsyms",
     "/proc/key-users",
@@ -69,8 +70,12 @@ MASKED_PATHS: Final[Sequence[str]] = (
     "/sys/block",
     "/sys/bus",
     "/sys/dev",
+    "/sys/fs/btrfs",
     "/sys/fs/ext4",
+    "/sys/fs/f2fs",
+    "/sys/fs/xfs",
     "/sys/devices/pci0000:00",
+    "/sys/devices/virtual/block",
     "/sys/kernel/btf",
     "/sys/kernel/irq",
     "/sys/kernel/notes",
@@ -79,8 +84,8 @@ MASKED_PATHS: Final[Sequence[str]] = (
     "/sys/module",
 )
 """Files of the kernel that show other programs' activity, help to attack the kernel, or delay other programs while they
-are read, as /proc/locks does. No program needs them. Each entry is a mount, so what only root can read is not in the
-list."""
+are read, as /proc/locks does, and /proc/fs/ext4, which makes the disk read. No program needs them. Each entry is a
+mount, so what only root can read is not in the list."""
 SETUP_MASKED_PATHS: Final[Sequence[str]] = (
     *MASKED_PATHS,
     "/proc/kpagecgroup",

@@ -18,7 +18,10 @@ TIMEOUT_SECONDS = 20
 """The probe ends after this time in any case."""
 CONNECT_SECONDS = 0.7
 """How long it waits for connections. The host and a metadata service answer within milliseconds."""
-METADATA = ("169.254.169.254", 80)
+METADATA = [
+    (address, 80) for address in ("169.254.169.254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+]
+"""Of most clouds, and of Alibaba Cloud, Azure (a second service) and Oracle Cloud (the former one)."""
 DOCKER_RESOLVER = ("127.0.0.11", 53)
 ANSWERS = {0: "open", errno.ECONNREFUSED: "refused"}
 
@@ -61,11 +64,11 @@ def main():
     with open("/proc/net/route") as file:
         host = gateway(file.read())
     services = [(host, port) for port in json.loads(sys.argv[1])] if host else []
-    states = scan([*services, METADATA, DOCKER_RESOLVER])
-    metadata, resolver = states.pop(METADATA), states.pop(DOCKER_RESOLVER)
+    states = scan([*services, *METADATA, DOCKER_RESOLVER])
+    metadata, resolver = [states.pop(address) for address in METADATA], states.pop(DOCKER_RESOLVER)
     ports = {port: state for (_, port), state in states.items()}
     report = {answer: sorted(port for port in ports if ports[port] == answer) for answer in ANSWERS.values()}
-    report.update(host=host, metadata=metadata == "open", docker_resolver=resolver == "open")
+    report.update(host=host, metadata="open" in metadata, docker_resolver=resolver == "open")
     os.write(1, json.dumps(report).encode() + b"\n")
 
 

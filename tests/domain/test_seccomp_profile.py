@@ -24,7 +24,7 @@ from pyexec.domain.seccomp.policy import (
 from pyexec.domain.seccomp.profile import docker_profile
 
 WIDER = {
-    "ioctl", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
+    "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler", "setpriority",
 }  # fmt: skip
 """Calls that the profile allows with every argument."""
 LARGEST = {
@@ -42,6 +42,10 @@ FILTER = 22
 SMALL = [
     *range(64),
     0x400,
+    0x5411,
+    0x5412,
+    0x8946,
+    0x8982,
     0x10000,
     0x10400,
     0x20000,
@@ -49,6 +53,7 @@ SMALL = [
     0x40000,
     0x40022,
     0x7E020000,
+    0x80048982,
     0x10000011,
     0xFFFFFFFF,
     1 << 32,

@@ -202,6 +202,10 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
             assert firewall("up", *networks).returncode == 0
             added = rules(*networks) - before
             assert all("-j REJECT" in rule or "PYEXEC" in rule.split()[-1] for rule in added), added
+            for blocked in ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"):
+                endings = [rule.split(" -j ")[0] for rule in added if f"-d {blocked} " in rule]
+                assert sum(each.endswith("-p icmp -m icmp --icmp-type 8") for each in endings) == 2, added
+                assert sum("-p tcp -m tcp ! --dport 53" in each for each in endings) == 2, added
             service = f"{address}:{port}"
             assert firewall("up", *networks, ALLOWED=service).returncode == 0
             assert firewall("status", *networks).returncode == 1
@@ -217,7 +221,7 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
             with running_server(tmp_path / "data", image, **own) as server:
                 assert await warnings_of(server) == []
             with anyio.fail_after(60):
-                for target in ((address, str(port)), ("169.254.169.254", "80")):
+                for target in ((address, str(port)), ("169.254.169.254", "80"), ("168.63.129.16", "80")):
                     result = await api.run(CONNECT, script_args=list(target), config=NETWORK)
                     assert "reached" not in result["stdout"], result
         finally:

@@ -3,6 +3,7 @@
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -302,7 +303,11 @@ HIDDEN = (
     "/proc/interrupts",
     "/proc/diskstats",
 )
-HIDDEN_DIRECTORIES = ("/proc/pressure", "/sys/module", "/sys/kernel/slab", "/sys/block", "/sys/firmware")
+HIDDEN_DIRECTORIES = (
+    *("/proc/pressure", "/sys/module", "/sys/kernel/slab", "/sys/block", "/sys/firmware"),
+    *("/proc/fs", "/sys/fs/xfs", "/sys/devices/virtual/block"),
+)
+DISKS = [str(disk.resolve()) for disk in Path("/sys/class/block").glob("*")]
 
 
 async def test_files_of_the_kernel_are_empty(attack: Attack) -> None:
@@ -313,6 +318,8 @@ for path in {HIDDEN}:
         print(len(open(path, 'rb').read(100)) and path, end='')
     except OSError:
         print(0, end='')
+for path in {DISKS}:
+    print(os.path.exists(path) and path or 0, end='')
 for path in {HIDDEN_DIRECTORIES}:
     print(len(os.path.isdir(path) and os.listdir(path) or ()) and path, end='')
 """

@@ -56,6 +56,7 @@ ATTACKS = {
         "socket.socket(2, 2).setsockopt(1, 50, 0)": errno.EPERM,
         "socket.socket(2, 2).setsockopt(1, 51, program)": errno.EPERM,
         "socket.socket(2, 2).setsockopt(1, 52, 0)": errno.EPERM,
+        "socket.socket(2, 2).setsockopt(1, 60, 1)": errno.EPERM,  # SO_ZEROCOPY
         "socket.socket(2, 2).setsockopt(17, 100, 1)": errno.ENOPROTOOPT,  # UDP_ENCAP
         "socket.socket().setsockopt(132, 0, 1)": errno.ENOPROTOOPT,
         "socket.socket().setsockopt(6, 14, bytes(216))": errno.ENOPROTOOPT,  # TCP_MD5SIG
@@ -112,6 +113,10 @@ ATTACKS = {
         "call(libc.fanotify_mark, -1, 0, ctypes.c_ulong(0), -1, None)": errno.EPERM,
         "call(libc.ioctl, 0, 0x5423, zeros)": errno.EPERM,  # TIOCSETD
         "call(libc.ioctl, 0, 0x5412, zeros)": errno.EPERM,  # TIOCSTI
+        # The kernel would load the modules bridge, dlci and 8021q.
+        **{
+            f"call(libc.ioctl, received, {0x8900 + each}, zeros)": errno.EPERM for each in (64, 128, 130, 160)
+        },
         "system(435, 435, 0, 88)": errno.ENOSYS,  # clone3, which hides its flags from filters
         "system(999, 999)": errno.ENOSYS,
         "system(0x40000000 + 39, 999)": errno.ENOSYS,  # getpid of the x32 ABI
@@ -138,9 +143,8 @@ FROM_OUTSIDE = [
         "machine-wide resources",
     )
     for attack, number in ATTACKS[kind].items()
-    if "ioctl" not in attack
 ]
-"""The engine's filter refuses these, too. It does not compare the arguments of `ioctl`."""
+"""The engine's filter refuses these, too."""
 REPORT = f"{TRY}\nimport json; print(json.dumps([each for each in {FROM_OUTSIDE} if attempt(each) == 'succeeded']))"
 FOR_THE_SUPERVISOR = ["socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)"]
 """In a sandbox, the engine's filter allows it, because the supervisor opens such a socket before it adds its filter."""

@@ -105,7 +105,7 @@ def container_config(
         "Sysctls": _network_settings(
             TCP_BUFFER_BYTES if spec.network is None else NETWORK_TCP_BUFFER_BYTES, MULTICAST_GROUPS_MAX
         ),
-        "MaskedPaths": list(MASKED_PATHS),
+        "MaskedPaths": _masked(MASKED_PATHS),
         "Mounts": list(etc_files),
     }
     size = _tmpfs_options(min(spec.disk_bytes, VOLUME_BYTES_MAX))
@@ -164,7 +164,7 @@ def setup_config(spec: SetupSpec, security: SecurityOptions, image: ImageVolumes
         "CapAdd": _SETUP_CAPABILITIES,
         "NetworkMode": spec.network,
         "LogConfig": {"Type": "none"},
-        "MaskedPaths": list(SETUP_MASKED_PATHS),
+        "MaskedPaths": _masked(SETUP_MASKED_PATHS),
         "ReadonlyPaths": _readonly_paths(),
         "Tmpfs": in_memory,
         "Ulimits": [
@@ -204,6 +204,16 @@ def _container(
         "Labels": {**dict.fromkeys(DEPLOYMENT_LABELS, ""), **spec.labels},
         "HostConfig": host,
     }
+
+
+@cache
+def _masked(paths: Sequence[str]) -> Sequence[str]:
+    """Return the known paths, and where else below /sys/devices this machine, which is usually the engine's, has disks.
+
+    Controllers other than the first one are in `pci0000:40` or the like, and disks without PCI in `platform`."""
+    found = {disk.resolve().parts[:4] for disk in Path("/sys/class/block").glob("*")}
+    buses = {"/".join(("", *parts[1:])) for parts in found if parts[1:3] == ("sys", "devices")}
+    return sorted({*paths, *buses} - {"/sys/devices/virtual"})
 
 
 @cache

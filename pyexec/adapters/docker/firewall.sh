@@ -22,6 +22,8 @@ set -eu
 
 NETWORKS=${NETWORKS:-pyexec-run pyexec-setup}
 BLOCKED=${BLOCKED:-169.254.0.0/16}
+# Metadata services with other addresses, which are always blocked: those of Alibaba Cloud, Azure and Oracle Cloud.
+METADATA="100.100.100.200 168.63.129.16 192.0.0.192"
 ALLOWED=${ALLOWED:-}
 CONNECTIONS=${CONNECTIONS:-512}
 RATE=${RATE:-100}
@@ -74,10 +76,12 @@ rules() {
             ;;
         "iptables PYEXEC-OUT-"*)
             limits "$bridge"
-            for range in $BLOCKED; do
+            for range in $BLOCKED $METADATA; do
                 for protocol in tcp udp; do
                     echo "-d $range -p $protocol ! --dport 53 $REFUSE"
                 done
+                # Programs can send echo requests, and so would learn the hosts in this range.
+                echo "-d $range -p icmp --icmp-type echo-request $REFUSE"
             done
             ;;
         "ip6tables PYEXEC-IN-"*) echo "-m conntrack ! --ctstate RELATED,ESTABLISHED $REFUSE6" ;;

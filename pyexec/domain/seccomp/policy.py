@@ -133,7 +133,8 @@ SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, TYPE_MASK = 1, 2, 3, 0xF
 IPPROTO_IP, IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6 = 0, 1, 6, 17, 41, 58
 SOL_SOCKET, SOL_NETLINK = 1, 270
 SOCKET_LEVELS = (IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6, SOL_NETLINK)
-SO_ATTACH_FILTER, SO_ATTACH_BPF, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF = 26, 50, 51, 52
+SO_ATTACH, SO_ZEROCOPY = (26, 50, 51, 52), 60
+"""The first ones are SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF and _REUSEPORT_EBPF."""
 BUFFER_SIZES = (7, 8)
 """SO_SNDBUF and SO_RCVBUF. The supervisor has to know how much memory a socket can hold (guest/sockets.py)."""
 TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO, UDP_ENCAP = 14, 31, 32, (38, 39, 40, 41), 100
@@ -143,10 +144,7 @@ IPV6_HEADERS = (6, 57)
 GROUP_SOURCES = (38, 39, 41, 43, 46, 48)
 """IP_BLOCK_SOURCE, IP_ADD_SOURCE_MEMBERSHIP, IP_MSFILTER, and those of both versions that begin with MCAST."""
 REFUSED_OPTIONS = (
-    (SOL_SOCKET, SO_ATTACH_FILTER),
-    (SOL_SOCKET, SO_ATTACH_BPF),
-    (SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF),
-    (SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF),
+    *((SOL_SOCKET, option) for option in (*SO_ATTACH, SO_ZEROCOPY)),
     *((IPPROTO_TCP, option) for option in (TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, *TCP_AO)),
     (IPPROTO_UDP, UDP_ENCAP),
     *((IPPROTO_IP, option) for option in GROUP_SOURCES),
@@ -157,7 +155,8 @@ REFUSED_OPTIONS = (
 )
 """Pairs of level and option: filters of packets, TLS in the kernel, and IPsec in UDP. Keys of TCP connections, IPv6
 groups and sources of IPv4 groups, whose memory the kernel does not count. Flow labels: the machine has 4096, and they
-outlive a program. Headers that a socket adds to its IPv6 packets: it keeps up to 128 KiB of them, also not counted."""
+outlive a program. Headers that a socket adds to its IPv6 packets, and reports of data that was sent without a copy: it
+keeps up to 128 KiB of them, also not counted."""
 TCP_ZEROCOPY_RECEIVE = 35
 """Maps received pages, which the kernel counts for no container, into the program's memory, without a limit."""
 NETLINK_ROUTE, NETLINK_SOCK_DIAG = 0, 4
@@ -171,6 +170,9 @@ REFUSED_ADVICE = (12, 21, 100, 101)
 """MADV_MERGEABLE, MADV_PAGEOUT, MADV_HWPOISON and MADV_SOFT_OFFLINE."""
 FADV_DONTNEED = 4
 TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
+BRIDGES, VLANS, REQUEST_BITS = (0x8940, 0x8941, 0x89A0, 0x89A1), (0x8980, 0x8981, 0x8982, 0x8983), 0xFFFF
+"""Requests to sockets, and the bits that name a request. For any caller, these make the kernel load a module."""
+REFUSED_REQUESTS = (TIOCSTI, TIOCLINUX, TIOCSETD, *BRIDGES, *VLANS)
 NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that create namespaces."""
 CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
@@ -262,7 +264,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     "socketpair": allow_only([equals(0, AF_UNIX)], otherwise=EOPNOTSUPP),
     "setsockopt": _setsockopt(),
     **_pages_of_sockets(),
-    "ioctl": deny(*([equals(1, request)] for request in (TIOCSTI, TIOCLINUX, TIOCSETD))),
+    "ioctl": deny(*([Condition(1, request, mask=REQUEST_BITS)] for request in REFUSED_REQUESTS)),
     "mmap": deny([has_any(3, MAP_HUGETLB)], action=ENOMEM),
     "madvise": deny(*([equals(2, advice)] for advice in REFUSED_ADVICE), action=EINVAL),
     "fadvise64": deny([equals(3, FADV_DONTNEED)], action=NO_EFFECT),

@@ -13,7 +13,6 @@ from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, INT, Actio
 
 _EVERY_ARGUMENT: Final = frozenset(
     {
-        "ioctl",
         "sched_setaffinity",
         "sched_setattr",
         "sched_setparam",
@@ -87,6 +86,8 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
     for block in _blocks(3, 0, _FILE_ADVICE_MAX, {policy.FADV_DONTNEED}):
         yield "fadvise64", ALLOW, [block]
     yield "fadvise64", policy.NO_EFFECT, _arguments([equals(3, policy.FADV_DONTNEED)])
+    for block in _blocks(1, 0, policy.REQUEST_BITS + 1, set(policy.REFUSED_REQUESTS), policy.REQUEST_BITS):
+        yield "ioctl", ALLOW, [block]
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
     yield from _socket_options()
     yield from _pages_of_sockets()
@@ -141,14 +142,16 @@ def _limits() -> Iterator[tuple[str, Action, Arguments]]:
     yield "setrlimit", policy.NO_EFFECT, _arguments([equals(0, policy.RLIMIT_CORE)])
 
 
-def _blocks(argument: int, start: int, size: int, refused: set[int]) -> Iterator[Mapping[str, Any]]:
-    """Yield comparisons that hold for the `size` numbers from `start`, except the refused ones. `size` is a power of
-    two."""
+def _blocks(
+    argument: int, start: int, size: int, refused: set[int], bits: int = INT
+) -> Iterator[Mapping[str, Any]]:
+    """Yield comparisons of these bits that hold for the `size` numbers from `start`, except the refused ones. `size` is
+    a power of two."""
     if not any(start <= number < start + size for number in refused):
-        yield _masked(argument, INT & ~(size - 1), start)
+        yield _masked(argument, bits & ~(size - 1), start)
     elif size > 1:
-        yield from _blocks(argument, start, size // 2, refused)
-        yield from _blocks(argument, start + size // 2, size // 2, refused)
+        yield from _blocks(argument, start, size // 2, refused, bits)
+        yield from _blocks(argument, start + size // 2, size // 2, refused, bits)
 
 
 def _arguments(conditions: Sequence[Condition]) -> Arguments:
