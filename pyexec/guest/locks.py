@@ -8,11 +8,12 @@ import os
 import re
 import time
 
+from pyexec.guest.estimate import Estimate, total_of
+
 LOCK_BYTES = 192
-CHECK_SECONDS = 1.0
-COUNT_SECONDS, PAUSE_FACTOR = 0.25, 10
-"""The processor time that counting may take, and how many times as long the supervisor waits before it counts again. A
-program can make its descriptors expensive to read, and meanwhile the supervisor checks no other limit."""
+COUNT_SECONDS = 0.25
+"""The processor time that counting may take. A program can make its descriptors expensive to read, and meanwhile the
+supervisor checks no other limit."""
 NOT_READ = ("anon_inode:inotify", "anon_inode:[eventpoll]")
 """Descriptors whose text has a line for each of many thousand watches. Locks on them are all in one list of the kernel,
 so setting many takes too long."""
@@ -28,52 +29,28 @@ PF_EXITING = 4
 UNRECLAIMABLE = re.compile(rb"^SUnreclaim: +([0-9]+) kB", re.MULTILINE)
 
 
-class FileLocks:
-    """The locks of all other processes of the container."""
+class FileLocks(Estimate):
+    """The bytes of the locks of all other processes of the container."""
+
+    FREE = FREE_BYTES
 
     def __init__(self, meminfo="/proc/meminfo"):
         self.meminfo = os.open(meminfo, os.O_RDONLY | os.O_CLOEXEC)
-        self.least = self.kernel_bytes()
-        self.check_at = time.monotonic() + CHECK_SECONDS
-        self.estimate = 0
+        super().__init__()
 
-    def used(self):
-        """Return an estimate of the bytes of all locks, at most a few seconds old, and at most the growth of the
-        kernel's memory."""
-        if time.monotonic() >= self.check_at:
-            begun = time.thread_time()
-            present = self.kernel_bytes()
-            self.least = min(self.least, present)
-            grown = present - self.least
-            self.estimate = count_bytes(grown) if grown > FREE_BYTES else 0
-            taken = time.thread_time() - begun
-            self.check_at = time.monotonic() + max(CHECK_SECONDS, PAUSE_FACTOR * taken)
-        return self.estimate
-
-    def reset(self):
-        """Forget the locks of the previous program."""
-        self.estimate = 0
-
-    def kernel_bytes(self):
+    def read(self):
         """Return the memory of the whole kernel that it cannot reclaim; 0 if the runtime does not show it."""
         found = UNRECLAIMABLE.search(os.pread(self.meminfo, 8192, 0))
         return 1024 * int(found[1]) if found else 0
 
+    def count(self, maximum):
+        """Return an estimate of the bytes, at most `maximum`."""
+        return count_bytes(maximum)
+
 
 def count_bytes(maximum):
     """Return an estimate of the bytes, at most `maximum`; `maximum` if counting takes too long."""
-    total, deadline = 0, time.thread_time() + COUNT_SECONDS
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                total += LOCK_BYTES * count_locks("/proc/" + name, deadline)
-            except (PermissionError, TimeoutError):
-                return maximum  # the process may have any number of locks
-            except OSError:
-                continue  # it has ended
-        if total >= maximum:
-            return maximum
-    return total
+    return total_of(lambda *process: LOCK_BYTES * count_locks(*process), maximum, COUNT_SECONDS)
 
 
 def count_locks(process, deadline):

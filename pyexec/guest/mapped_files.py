@@ -7,6 +7,8 @@ the supervisor (see bootstrap.py)."""
 import os
 import time
 
+from pyexec.guest.estimate import Estimate, total_of
+
 FILE_BYTES = 10 * 1024
 """By default, the kernel allows one open file for each 10 KiB of the machine's memory. So a mapped file counts as much
 memory of the program, and programs that fit into the machine's memory cannot use up its files."""
@@ -16,58 +18,33 @@ FREE_MAPPINGS = 1024
 """How many mappings of a process do not count, as many as its descriptors: libraries, and files in memory."""
 ANONYMOUS = b" 00:00 0"
 """The device and the inode of a mapping without a file."""
-CHECK_SECONDS = 1.0
-COUNT_SECONDS, PAUSE_FACTOR = 0.1, 10
-"""The processor time that counting may take, and how many times as long the supervisor waits before it counts again."""
+COUNT_SECONDS = 0.1
+"""The processor time that counting may take."""
 CHUNK = 64 * 1024
 
 
-class MappedFiles:
-    """The files that all other processes of the container have mapped."""
+class MappedFiles(Estimate):
+    """How many files all other processes of the container have mapped."""
+
+    FREE = FREE_FILES
 
     def __init__(self, counter="/proc/sys/fs/file-nr"):
         self.counter = os.open(counter, os.O_RDONLY | os.O_CLOEXEC) if os.path.exists(counter) else None
-        self.least = self.open_files()
-        self.check_at = time.monotonic() + CHECK_SECONDS
-        self.estimate = 0
+        super().__init__()
 
-    def used(self):
-        """Return an estimate of how many they are. It is at most a few seconds old, and at most the growth of the
-        machine's number of open files."""
-        if time.monotonic() >= self.check_at:
-            begun = time.thread_time()
-            present = self.open_files()
-            self.least = min(self.least, present)
-            grown = present - self.least
-            self.estimate = count_mappings(grown) if grown > FREE_FILES else 0
-            taken = time.thread_time() - begun
-            self.check_at = time.monotonic() + max(CHECK_SECONDS, PAUSE_FACTOR * taken)
-        return self.estimate
-
-    def reset(self):
-        """Forget the files of the previous program."""
-        self.estimate = 0
-
-    def open_files(self):
+    def read(self):
         """Return the number of open files of the machine; 0 if the runtime does not show it."""
         return 0 if self.counter is None else int(os.pread(self.counter, 128, 0).split()[0])
+
+    def count(self, maximum):
+        """Return an estimate of their number, at most `maximum`."""
+        return count_mappings(maximum)
 
 
 def count_mappings(maximum):
     """Return the number of mapped files that are not free, at most `maximum`; `maximum` if a process is unreadable, or
     if counting takes too long."""
-    total, deadline = 0, time.thread_time() + COUNT_SECONDS
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                total += mappings_of("/proc/" + name, deadline)
-            except (PermissionError, TimeoutError):
-                return maximum
-            except OSError:
-                continue  # it has ended
-        if total >= maximum:
-            return maximum
-    return total
+    return total_of(mappings_of, maximum, COUNT_SECONDS)
 
 
 def mappings_of(process, deadline):

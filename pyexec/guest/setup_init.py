@@ -47,7 +47,7 @@ them."""
 MAPPED_FILES_MAX = 1 << 18
 """As many as a sandbox may open by its descriptors. The limit is high for the same reason."""
 SOCKETS_BYTES_MAX = LOCKS_BYTES_MAX
-"""What the kernel's buffers of sockets may hold. It counts some kinds, such as netlink, for no container."""
+"""Limit on the kernel's buffers for sockets. No container pays for those of some kinds, such as netlink."""
 SOCKETS_SECONDS = 0.25
 """The lists of sockets take milliseconds to read."""
 PR_SET_DUMPABLE = 4

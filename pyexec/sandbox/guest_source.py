@@ -13,6 +13,7 @@ _SUPERVISOR = (
     "archive",
     "socket_diag",
     "sockets",
+    "estimate",
     "locks",
     "mapped_files",
     "usage",
@@ -48,7 +49,7 @@ _REPORTS = (
     "exceptions",
 )
 _SESSION_REPORTS = ("session_shell", "session_ipython")
-_SETUP = ("socket_diag", "sockets", "locks", "mapped_files", "setup_disk", "setup_init")
+_SETUP = ("socket_diag", "sockets", "estimate", "locks", "mapped_files", "setup_disk", "setup_init")
 
 
 def supervisor_command(*, prestart: bool) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pyexec.guest import locks, setup_init
+from pyexec.guest import estimate, locks, setup_init
 from pyexec.guest.locks import FREE_BYTES, PF_EXITING, FileLocks, count_bytes
 
 count_locks = partial(locks.count_locks, deadline=math.inf)
@@ -129,7 +129,7 @@ def test_locks_are_counted_less_often_if_that_takes_long(
     write(tmp_path / "meminfo", 10**9)
     seconds = iter((0.0, 0.25))
     clock = SimpleNamespace(monotonic=lambda: 1000.0, thread_time=lambda: next(seconds))
-    monkeypatch.setattr(locks, "time", clock)
+    monkeypatch.setattr(estimate, "time", clock)
     monkeypatch.setattr(locks, "count_bytes", lambda _: 1)
     counted.check_at = 0.0
     assert counted.used() == counted.used() == 1
