@@ -19,7 +19,8 @@ from virtualenv import BIN
 _READY_SECONDS = 60.0
 _ANNOUNCEMENT = "listening on "
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
-"""What the first, the second and every further request sends. The server does not end its drain at a second SIGTERM."""
+"""The signals of the first and of the second request to stop, and of all later ones. A second SIGTERM would change
+nothing: the server goes on with its drain."""
 
 
 class ServerProcess:

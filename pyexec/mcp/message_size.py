@@ -20,8 +20,9 @@ FILES_MAX = 100
 def within_limit(blocks: Iterable[ContentBlock], result: Document) -> tuple[list[ContentBlock], Document]:
     """Return the parts of an answer, cut so that both together have about `MESSAGE_BYTES_MAX` bytes as JSON.
 
-    The first block, a text, is kept. If others do not fit, a note says so. If the result does not fit beside the
-    blocks, it has only the beginning of its texts and lists, and `truncated` names those."""
+    The first block is the text of the result, and always stays. A note says how many other blocks were too large. If
+    the result does not fit beside the blocks, it has only the beginning of its texts and lists, and `truncated` names
+    those."""
     kept: list[ContentBlock] = []
     left, left_out = MESSAGE_BYTES_MAX, 0
     for block in blocks:

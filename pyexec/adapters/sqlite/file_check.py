@@ -11,8 +11,9 @@ from pyexec.adapters.sqlite.store import SCHEMA_VERSION, SqliteStore, read_versi
 def check_log(directory: Path) -> None:
     """Read from the log in `directory`, if there is one, what a server reads at its start.
 
-    No process may have the log open. Nothing is created, not even the files that SQLite keeps beside it: `immutable`
-    skips them. Raises `CorruptLog` if the log cannot be read, or has another schema version, and `Unavailable`."""
+    Call this only while no process has the log open. It creates no file: with `immutable`, SQLite does not use the
+    files that it usually keeps beside the log. Raises `CorruptLog` if the log cannot be read, or has another schema
+    version, and `Unavailable`."""
     file = directory / FILE_NAME
     if not file.exists():
         return
