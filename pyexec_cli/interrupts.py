@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -40,6 +41,16 @@ class _SignalHandler:
             with anyio.move_on_after(_GRACE_SECONDS):
                 await self.work_done.wait()
         self.work.cancel()
+
+
+def wake_on_signals() -> None:
+    """Let every signal end a wait of the running event loop, so that its handler runs at once.
+
+    A signal that arrives just before the wait begins, or in another thread, would not end it: Python runs
+    handlers only between two instructions of the main thread. While asyncio has a handler of its own, it also
+    wakes its loop for those of `signal.signal`. SIGURG does nothing in a process that does not ask for it.
+    """
+    asyncio.get_running_loop().add_signal_handler(signal.SIGURG, lambda: None)
 
 
 def not_ignored(signals: tuple[signal.Signals, ...]) -> list[signal.Signals]:

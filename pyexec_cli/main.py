@@ -33,8 +33,10 @@ def _run() -> int:
 
     from . import exit_codes
     from .commands import cli
+    from .interrupts import wake_on_signals
 
     async def command_line() -> object:
+        wake_on_signals()
         return await cli.main(prog_name="python-executor", standalone_mode=False)
 
     try:

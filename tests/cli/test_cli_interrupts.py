@@ -1,5 +1,6 @@
 """Test signals: the first one kills the execution, the second one exits."""
 
+import ctypes
 import os
 import pty
 import signal
@@ -93,13 +94,24 @@ def test_ctrl_c_in_a_terminal(program):
     os.close(controller)
 
 
-def test_interrupt_while_reading_standard_input(program):
+@pytest.mark.parametrize("thread", ["any", "another"])
+def test_interrupt_while_reading_standard_input(program, thread):
     with program.started(stdin=subprocess.PIPE) as process:
         left = memoryview(b"#" * 1_000_000)
         while left:  # more than a pipe holds: when all is written, the program is reading
             left = left[process.stdin.write(left) :]
-        interrupt(process)
+        if thread == "any":
+            interrupt(process)
+        else:
+            interrupt_another_thread(process.pid)
         assert process.wait() == 130
+
+
+def interrupt_another_thread(pid: int) -> None:
+    """Send SIGINT to a thread that is not the main one, so that it does not end a wait of the main thread."""
+    thread = max(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    assert thread != pid
+    assert ctypes.CDLL(None).tgkill(pid, thread, signal.SIGINT) == 0
 
 
 def test_an_ignored_signal_stays_ignored(program):
