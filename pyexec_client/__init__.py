@@ -12,6 +12,7 @@ from .cluster import Capacity, Cluster, PoolImage, Replica, SandboxReuse, Sessio
 from .display import Display
 from .errors import (
     ApiError,
+    ClientClosed,
     Conflict,
     ConnectionFailed,
     InvalidAnswer,
@@ -50,6 +51,7 @@ __all__ = [
     "AsyncSession",
     "Capacity",
     "Client",
+    "ClientClosed",
     "Cluster",
     "Conflict",
     "ConnectionFailed",

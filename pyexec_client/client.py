@@ -6,7 +6,7 @@ import builtins
 import math
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -23,6 +23,7 @@ from .parallel import run_in_parallel
 from .result import Result, Status
 from .retry import Retry
 from .session import AsyncSession, SessionInfo, infos_from_json
+from .session_block import AsyncSessionBlock
 from .source import Source
 from .timeline import Timeline
 from .transport import Transport
@@ -57,6 +58,7 @@ class AsyncClient:
         self._resume = resume
 
     async def __aenter__(self) -> Self:
+        self._http.check_open()
         return self
 
     async def __aexit__(
@@ -65,7 +67,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. A later call raises ClientClosed."""
         await self._http.close()
 
     async def run(
@@ -228,16 +230,12 @@ class AsyncClient:
         async with self._http.open(requests.files(execution_id, path, self._retry)) as response:
             return b"".join([chunk async for chunk in response.chunks()])
 
-    @asynccontextmanager
-    async def session(
-        self, source: Source | None = None, **options: Unpack[SessionOptions]
-    ) -> AsyncGenerator[AsyncSession, None]:
+    def session(self, source: Source | None = None, **options: Unpack[SessionOptions]) -> AsyncSessionBlock:
         """Open a session and close it at the end of the `async with` block.
 
         A session is an interpreter that keeps its variables between calls. `source` has files for its directory.
         """
-        async with await self.open_session(source, **options) as session:
-            yield session
+        return AsyncSessionBlock(partial(self.open_session, source, **options))
 
     async def open_session(
         self, source: Source | None = None, **options: Unpack[SessionOptions]

@@ -13,6 +13,10 @@ class PyexecError(Exception):
     """Base class of all errors of this client."""
 
 
+class ClientClosed(PyexecError):
+    """The client was used after it had been closed, or was closed during the call."""
+
+
 class ConnectionFailed(PyexecError):
     """The server cannot be reached, or the connection was lost and reconnecting failed."""
 

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal
 
-from .errors import PyexecError
+from .errors import ClientClosed
 from .fork import reset_after_fork
 
 P = ParamSpec("P")
@@ -30,6 +30,7 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._portal: Future[BlockingPortal] = Future()
         self._running: set[Future[Any]] = set()
+        self._is_closed = False
         reset_after_fork(self)
 
     def after_fork(self) -> None:
@@ -38,17 +39,23 @@ class Portal:
         self._thread, self._portal, self._running = None, Future(), set()
 
     def stop(self, last: Callable[[], Awaitable[None]]) -> None:
-        """Cancel the running calls, make the last call and stop the thread. A later call starts another one."""
+        """Cancel the running calls, make the last call and stop the thread. A later call raises ClientClosed."""
         with self._lock:
+            self._is_closed = True
             thread, self._thread = self._thread, None
             if thread is None:
                 return
-            portal, self._portal = self._portal.result(), Future()
+            portal = self._portal.result()
         for running in self._running.copy():
             running.cancel()
         portal.call(last)
         portal.start_task_soon(portal.stop, True)
         thread.join()
+
+    def check_open(self) -> None:
+        """Raise ClientClosed if `stop` was called."""
+        if self._is_closed:
+            raise ClientClosed("the client is closed; create another one")
 
     def wait_for(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make a call and return its result. An exception in this thread cancels the call."""
@@ -59,7 +66,7 @@ class Portal:
         try:
             return running.result()
         except CancelledError:
-            raise PyexecError(_CLOSED) from None
+            raise ClientClosed(_CLOSED) from None
         finally:
             self._running.discard(running)
             running.cancel()
@@ -68,7 +75,7 @@ class Portal:
         try:
             running = portal.start_task_soon(call)
         except RuntimeError as error:  # the portal was stopped
-            raise PyexecError(_CLOSED) from error
+            raise ClientClosed(_CLOSED) from error
         self._running.add(running)
         return running
 
@@ -92,7 +99,7 @@ class Portal:
                 yield item
             running.result()
         except CancelledError:
-            raise PyexecError(_CLOSED) from None
+            raise ClientClosed(_CLOSED) from None
         finally:
             self._running.discard(running)
             running.cancel()
@@ -103,6 +110,7 @@ class Portal:
 
     def _start(self) -> BlockingPortal:
         with self._lock:
+            self.check_open()
             if self._thread is None:
                 # A daemon thread, so that a program that does not call close() can exit.
                 self._thread = threading.Thread(

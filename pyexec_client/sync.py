@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
@@ -14,6 +13,7 @@ from .options import RunOptions, SessionOptions
 from .portal import Blocking, Portal, blocking, iterating
 from .result import Result
 from .retry import Retry
+from .session_block import SessionBlock
 from .source import Source
 from .sync_session import Session
 
@@ -70,13 +70,9 @@ class Client(Blocking[AsyncClient]):
                 return event.result
         raise AssertionError("an event stream ends with Ended or raises")
 
-    @contextmanager
-    def session(
-        self, source: Source | None = None, **options: Unpack[SessionOptions]
-    ) -> Generator[Session, None, None]:
+    def session(self, source: Source | None = None, **options: Unpack[SessionOptions]) -> SessionBlock:
         """Open a session and close it at the end of the `with` block."""
-        with self.open_session(source, **options) as session:
-            yield session
+        return SessionBlock(partial(self.open_session, source, **options))
 
     def open_session(self, source: Source | None = None, **options: Unpack[SessionOptions]) -> Session:
         """Open a session that stays open until it is closed, or until a timeout of the session."""
@@ -88,10 +84,11 @@ class Client(Blocking[AsyncClient]):
         return Session(self._portal, self._portal.wait_for(partial(self._target.get_session, session_id)))
 
     def close(self) -> None:
-        """Close all connections and stop the background thread. A later call opens new ones."""
+        """Close all connections and stop the background thread. A later call raises ClientClosed."""
         self._portal.stop(self._target.close)
 
     def __enter__(self) -> Self:
+        self._portal.check_open()
         return self
 
     def __exit__(

@@ -19,7 +19,15 @@ from attrs import define, field
 
 from .arguments import text
 from .content import Content
-from .errors import ApiError, ConnectionFailed, InvalidAnswer, QueueFull, Unavailable, error_from_response
+from .errors import (
+    ApiError,
+    ClientClosed,
+    ConnectionFailed,
+    InvalidAnswer,
+    QueueFull,
+    Unavailable,
+    error_from_response,
+)
 from .fork import reset_after_fork
 from .json_parser import parse_json
 from .multipart import Upload
@@ -110,6 +118,7 @@ class Transport:
     base_url: str
     token: str | None = field(default=None, repr=False)
     _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = field(factory=dict, init=False)
+    _is_closed: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         if not _is_server_url(text("base_url", self.base_url)):
@@ -126,10 +135,16 @@ class Transport:
         self._sessions.clear()
 
     async def close(self) -> None:
-        """Close all connections of this event loop."""
+        """Close all connections of this event loop, and refuse further requests."""
+        self._is_closed = True
         session = self._sessions.pop(asyncio.get_running_loop(), None)
         if session is not None:
             await session.close()
+
+    def check_open(self) -> None:
+        """Raise ClientClosed if `close` was called."""
+        if self._is_closed:
+            raise ClientClosed("the client is closed; create another one")
 
     async def json(self, request: Request) -> Any:
         """Send a request and return the JSON of the response."""
@@ -178,6 +193,7 @@ class Transport:
 
     def _open_session(self) -> aiohttp.ClientSession:
         """Return the session of this event loop. A session cannot be used in another one."""
+        self.check_open()
         loop = asyncio.get_running_loop()
         if loop not in self._sessions:
             for other in [other for other in self._sessions if other.is_closed()]:

@@ -71,6 +71,18 @@ async def test_a_session_keeps_variables_and_closes_at_the_end(client: AsyncClie
     assert (error.value.status, error.value.code) == (410, "session_closed")
 
 
+async def test_a_session_without_a_block_says_what_to_write(client: AsyncClient) -> None:
+    with (
+        Client() as synchronous,
+        pytest.raises(AttributeError, match=r"'eval'.*`with client\.session\(\) as s"),
+    ):
+        synchronous.session().eval("1")
+    with pytest.raises(AttributeError, match=r"'eval'.*`async with client\.session\(\) as session:`"):
+        await client.session().eval("1")
+    with pytest.raises(TypeError, match=r"`session = await client\.open_session\(\)`"):
+        await client.session()
+
+
 async def test_a_cancelled_block_closes_its_session(client: AsyncClient) -> None:
     with anyio.move_on_after(1):
         async with client.session() as session:

@@ -6,19 +6,20 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
 from pyexec_client import (
     AsyncClient,
     Client,
+    ClientClosed,
     ConnectionFailed,
     Ended,
     InvalidRequest,
     Lifecycle,
     NotFound,
     Output,
-    PyexecError,
     Status,
 )
 
@@ -126,13 +127,27 @@ def test_threads_share_a_client(client):
     assert outputs == {n: f"{n}\n" for n in range(4)}
 
 
-def test_a_closed_client_can_be_reused_and_close_is_optional(server):
-    client = Client(server.url)
-    assert client.eval("1").result == "1"
+@pytest.mark.parametrize("is_used", [False, True])
+def test_a_closed_client_refuses_every_call(server, is_used):
+    with Client(server.url) as client:
+        if is_used:
+            assert client.eval("1").result == "1"
     client.close()
-    client.close()
-    assert client.eval("2").result == "2"
-    client.close()
+    for call in (partial(client.eval, "2"), lambda: next(client.events("exe_1")), client.__enter__):
+        with pytest.raises(ClientClosed, match=r"^the client is closed; create another one$"):
+            call()
+
+
+async def test_a_closed_asynchronous_client_refuses_every_call(server):
+    async with AsyncClient(server.url) as client:
+        assert (await client.eval("1")).result == "1"
+    await client.close()
+    for call in (partial(client.eval, "2"), lambda: anext(client.events("exe_1")), client.__aenter__):
+        with pytest.raises(ClientClosed, match=r"^the client is closed; create another one$"):
+            await call()
+
+
+def test_close_is_optional(server):
     program = f"from pyexec_client import Client\nprint(Client({server.url!r}).eval('3').result)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
@@ -146,7 +161,7 @@ def test_closing_the_client_ends_the_calls_of_other_threads(server):
     def call(program):
         try:
             program()
-        except PyexecError as error:
+        except ClientClosed as error:
             errors.append(str(error))
 
     threads = [
@@ -167,7 +182,7 @@ def test_a_stream_ends_when_its_client_is_closed(client):
     stream = client.stream(SLEEPER)
     next(stream)
     client.close()
-    with pytest.raises(PyexecError, match="the client was closed"):
+    with pytest.raises(ClientClosed, match="the client was closed"):
         list(stream)
 
 
