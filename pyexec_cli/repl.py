@@ -86,7 +86,7 @@ class _Repl:
 
         async def run() -> int:
             if session_id is not None:
-                self._opening.session = await self._client.get_session(session_id)
+                self._opening.session = await self._open_session(session_id)
                 self._greet("Ctrl-D exits, the session stays open")
                 return await self.run()
             self._console.status_line.show("opening a session")
@@ -106,6 +106,14 @@ class _Repl:
             return await interruptible(run, on_interrupt, self._handles)
         except EndedAtPrompt as ended:
             return 128 + ended.number
+
+    async def _open_session(self, session_id: str) -> AsyncSession:
+        """Return the session with this ID. Raise SessionClosed before the first line is read."""
+        session = await self._client.get_session(session_id)
+        if not session.info.is_open:
+            reason = session.info.close_reason
+            raise SessionClosed(410, f"session {session_id} is closed ({reason}); open a new one")
+        return session
 
     def _handles(self, number: int) -> bool:
         """On a terminal, Ctrl-C is for the cell that runs, if any, and does not end the program."""

@@ -240,6 +240,14 @@ def test_the_repl_says_how_to_interrupt_and_leave(cli: Program, fake: tuple[str,
     assert re.fullmatch(rb"python-executor: session ses_\w+ \(python:3.12-slim\)\n", piped)
 
 
+def test_the_repl_of_a_closed_session_says_only_that_it_is_closed(cli: Program) -> None:
+    session = cli.run("session", "new").stdout.decode().strip()
+    cli.run("session", "close", session)
+    done = cli.run("repl", "--session", session, stdin=b"1\n")
+    error = f"python-executor: session {session} is closed (deleted); open a new one\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (125, b"", error)
+
+
 def test_a_prompt_begins_a_line_after_output_that_does_not_end_with_one(cli: Program) -> None:
     with on_a_terminal(cli, "repl") as terminal:
         terminal.expect(b">>> ")

@@ -1,5 +1,7 @@
-"""Follow the links of /llms.txt on a server, as an agent does: each page is served as it is in the repository."""
+"""Follow the links of /llms.txt on a server, as an agent does: each page and each linked file is served as it is in
+the repository."""
 
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,8 +11,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from tests.docs.blocks import prose_of, served_pages, text_of
+from tests.docs.blocks import prose_of, served_pages
 from tests.docs.test_links import LINK
+from tests.support.paths import ROOT
 from tests.web.in_process import Web, running_web
 
 
@@ -28,13 +31,37 @@ async def test_each_link_from_page_to_page_works_on_the_server(web: Web) -> None
             path = waiting.popleft()
             async with http.get(path) as page:
                 assert (path, page.status) == (path, 200)
-                text = await page.text()
-            assert text == text_of(path[1:])
-            links = {urldefrag(urljoin(path, link)).url for link in LINK.findall(prose_of(path[1:]))}
-            linked = {link for link in links if link.endswith(".md")} - found
-            found |= linked
-            waiting.extend(linked)
-    assert found == {f"/{page}" for page in served_pages()}
+                assert await page.read() == (ROOT / path[1:]).read_bytes()
+            if path.endswith((".md", "llms.txt")):
+                links = {urldefrag(urljoin(path, link)).url for link in LINK.findall(prose_of(path[1:]))}
+                linked = {link for link in links if "://" not in link} - found
+                found |= linked
+                waiting.extend(linked)
+    assert found >= {f"/{page}" for page in served_pages()}
+
+
+@pytest.mark.parametrize("start", ["/", "/docs", "/docs/"])
+async def test_each_link_of_an_html_page_works(web: Web, start: str) -> None:
+    async with aiohttp.ClientSession(web.url) as http:
+        async with http.get(start) as page:
+            text = await page.text()
+        base = re.search('<base href="(.*?)">', text)
+        origin = urljoin(start, base[1] if base else "")
+        for link in re.findall('<(?!base)[^>]* (?:href|src)="([^"#]+)"', text):
+            async with http.get(urljoin(origin, link)) as linked:
+                assert (link, linked.status) == (link, 200)
+
+
+async def test_linked_files_have_their_types(web: Web) -> None:
+    types = {
+        "/docs/speed.svg": "image/svg+xml",
+        "/docs/console/run.png": "image/png",
+        "/LICENSE": "text/plain",
+    }
+    async with aiohttp.ClientSession(web.url) as http:
+        for path, kind in types.items():
+            async with http.get(path) as page:
+                assert (path, page.content_type) == (path, kind)
 
 
 async def test_head_has_the_headers_of_get(web: Web) -> None:
@@ -48,7 +75,7 @@ async def test_head_has_the_headers_of_get(web: Web) -> None:
 
 
 async def test_no_other_file_is_served(web: Web) -> None:
-    paths = ["/docs/nothing.md", "/docs/design/", "/docs/speed.svg", "/LICENSE", "/pages/README.md"]
+    paths = ["/docs/nothing.md", "/docs/design/", "/docs/console/", "/pages/README.md"]
     paths += [
         "/docs/..%2fREADME.md",
         "/docs/%2e%2e%2f%2e%2e%2fserver.py",

@@ -89,7 +89,7 @@ func (r *repl) runUntilSignal(
 		if sessionID == "" {
 			r.console.statusLine.show("opening a session")
 			r.session, err = r.opening.open(ctx, r.client, options)
-		} else if r.session, err = r.client.GetSession(ctx, sessionID); err == nil {
+		} else if r.session, err = r.openSession(ctx, sessionID); err == nil {
 			r.opening.use(r.session)
 			end = "Ctrl-D exits, the session stays open"
 		}
@@ -101,6 +101,15 @@ func (r *repl) runUntilSignal(
 	}
 	onInterrupt := func() bool { return sessionID == "" && r.opening.onInterrupt() }
 	return interruptible(stopExitOnInterrupt, work, onInterrupt, r.handles)
+}
+
+// openSession returns the session with this ID. It fails if the session is closed, before the first line is read.
+func (r *repl) openSession(ctx context.Context, sessionID string) (*pyexec.Session, error) {
+	session, err := r.client.GetSession(ctx, sessionID)
+	if err == nil && !session.Info().IsOpen() {
+		return nil, fmt.Errorf("session %s is closed (%s); open a new one", sessionID, session.Info().CloseReason)
+	}
+	return session, err
 }
 
 // handles reports whether a signal is for the cell that runs, if any, and does not end the program: Ctrl-C on a terminal.

@@ -1,7 +1,7 @@
-"""The documentation: `/openapi.json`, Swagger UI at `/docs`, `/llms.txt`, and each page as Markdown.
+"""The documentation: `/openapi.json`, Swagger UI at `/docs`, `/llms.txt`, each page as Markdown, and linked files.
 
 Everything is served from the package, and links are relative, so the pages also work behind a proxy with a prefix. A
-Markdown page has the path that it has in the repository. `pyexec/web/pages` has symbolic links to the pages of the
+page or file has the path that it has in the repository. `pyexec/web/pages` has symbolic links to the pages of the
 repository; an installed package has copies."""
 
 import json
@@ -20,12 +20,22 @@ from pyexec.web.static_file import StaticFile
 
 _SWAGGER_DIR = files("pyexec.web") / "swagger"
 _SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png")
+_TEXT = "text/plain; charset=utf-8"
+_TYPES = {
+    ".md": "text/markdown; charset=utf-8",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".yml": "application/yaml",
+}
+"""The media types of pages and linked files, by suffix."""
 _PAGES_DIR = Path(str(files("pyexec.web") / "pages"))
-_PAGE_PATTERNS = ("llms.txt", "*.md", "*/*.md", "*/*/*.md")
+_PAGES = ("llms.txt", "*.md", "*/*.md", "*/*/*.md")
+_LINKED = ("LICENSE", "docs/*.json", "docs/*.svg", "docs/*.yml", "docs/console/*.png")
 PAGES = frozenset(
-    f"/{page.relative_to(_PAGES_DIR)}" for pattern in _PAGE_PATTERNS for page in _PAGES_DIR.glob(pattern)
+    f"/{page.relative_to(_PAGES_DIR)}" for pattern in _PAGES + _LINKED for page in _PAGES_DIR.glob(pattern)
 )
-"""The paths of all pages in Markdown. The server serves no other file of the folder."""
+"""The paths of all pages in Markdown, and of the files they link to. The server serves no other file of the folder."""
 
 
 @define
@@ -79,7 +89,7 @@ def add_api_docs(app: web.Application, document: LazyDocument) -> None:
 
 
 def add_pages(app: web.Application) -> None:
-    """Add a route for each page in Markdown."""
+    """Add a route for each page in Markdown, and for each file that a page links to."""
     for path in PAGES:
         app.router.add_get(path, _serve)
         app.router.add_get(f"{path}/", _serve)
@@ -92,5 +102,4 @@ async def _serve(request: web.Request) -> web.StreamResponse:
 @cache
 def _read(path: str) -> StaticFile:
     """Read a page at the first request for it, so that the server starts faster."""
-    kind = "markdown" if path.endswith(".md") else "plain"
-    return StaticFile.of((_PAGES_DIR / path[1:]).read_bytes(), f"text/{kind}; charset=utf-8")
+    return StaticFile.of((_PAGES_DIR / path[1:]).read_bytes(), _TYPES.get(Path(path).suffix, _TEXT))
