@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/url"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -146,20 +147,17 @@ func newKey() string {
 func filePath(path string) (string, error) {
 	const work = "/work/"
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, work) {
-		return "", argumentError("invalid file path '%s'; it must be below /work", path)
+		return "", argumentError("invalid file path '%s': it must be below /work", path)
 	}
-	names := strings.Split(strings.TrimPrefix(path, work), "/")
+	relative := strings.TrimPrefix(path, work)
+	names := strings.Split(relative, "/")
+	if strings.Trim(relative, "/") == "" || slices.Contains(names, ".") || slices.Contains(names, "..") {
+		return "", argumentError("invalid file path '%s': it must have a name, and no '.' or '..'", path)
+	}
 	for index, name := range names {
-		if name == "." || name == ".." {
-			return "", argumentError("invalid file path '%s'; it must not contain '.' or '..'", path)
-		}
 		names[index] = url.PathEscape(name)
 	}
-	escaped := strings.Join(names, "/")
-	if strings.Trim(escaped, "/") == "" {
-		return "", argumentError("invalid file path '%s'", path)
-	}
-	return escaped, nil
+	return strings.Join(names, "/"), nil
 }
 
 func sortedKeys[V any](values map[string]V) []string {

@@ -265,6 +265,26 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestWireArguments(t *testing.T) {
+	for _, each := range golden[struct{ Name, Kind, Value, Escaped, Error string }](t, "arguments") {
+		var sent string
+		var err error
+		switch each.Kind {
+		case "base_url":
+			_, err = New(each.Value)
+		case "execution_id":
+			_, err = executionRequest("GET", each.Value, "", Retry{})
+		case "session_id":
+			_, err = sessionRequest("GET", each.Value, "", Retry{})
+		default:
+			sent, err = filePath(each.Value)
+		}
+		if sent != each.Escaped || (err == nil) != (each.Error == "") || err != nil && err.Error() != each.Error {
+			t.Errorf("%s: %q %v", each.Name, sent, err)
+		}
+	}
+}
+
 func TestNumberOfAnyLengthDoesNotHideAResult(t *testing.T) {
 	for _, digits := range []int{10, 25, 5000} {
 		number := strings.Repeat("1", digits)

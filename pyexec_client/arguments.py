@@ -78,16 +78,16 @@ def file_path(value: Any) -> str:
     """Return the value, which must be the path of a file, as a path relative to /work."""
     path = text("path", value)
     if path.startswith("/") and not path.startswith(_WORK):
-        raise ValueError(f"invalid file path {value!r}; it must be below /work")
+        raise ValueError(f"invalid file path '{value}': it must be below /work")
     path = path.removeprefix(_WORK)
     names = path.split("/")
     # The HTTP library would resolve the others, and send the request to another endpoint.
     if not any(names) or "." in names or ".." in names:
-        raise ValueError(f"invalid file path {value!r}; it must have a name, and no '.' or '..'")
+        raise ValueError(f"invalid file path '{value}': it must have a name, and no '.' or '..'")
     return path
 
 
 def _id(kind: str, value: str, example: str) -> str:
     if not value.isascii() or not value.replace("_", "").isalnum():
-        raise ValueError(f"invalid {kind} ID {value!r}: it must look like {example}")
+        raise ValueError(f"invalid {kind} ID '{value}': it must look like {example}")
     return value

@@ -122,7 +122,7 @@ class Transport:
 
     def __attrs_post_init__(self) -> None:
         if not _is_server_url(text("base_url", self.base_url)):
-            raise ValueError(f"invalid server URL {self.base_url!r}: it must look like http://host:8080")
+            raise ValueError(f"invalid server URL '{self.base_url}': it must look like http://host:8080")
         if self.token is not None:
             text("token", self.token)
         self.base_url = self.base_url.rstrip("/")

@@ -68,6 +68,7 @@ def test_files_are_uploaded_listed_downloaded_and_deleted(cli: Program, session:
         (("download", "{id}", "missing"), 125, b"the session has no such file"),
         (("download", "{id}", "/"), 2, b"invalid file path"),
         (("upload", "{id}", "/dev/null", "/etc/passwd"), 2, b"it must be below /work"),
+        (("upload", "{id}", "/dev/null", "../x"), 2, b"'../x': it must have a name, and no '.' or '..'\n"),
         (("upload", "{id}", "missing"), 2, b"Error: missing: No such file or directory\n"),
         (("upload", "{id}", "."), 2, b"Error: .: Is a directory\n"),
         (("upload", "{id}", "-"), 2, b"Error: Missing argument 'PATH': standard input has no name.\n"),

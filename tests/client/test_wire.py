@@ -3,12 +3,13 @@
 import base64
 import json
 from datetime import datetime
+from urllib.parse import quote
 
 import attrs
 import pytest
 
 from pyexec_cli import exit_codes
-from pyexec_client import requests, tar
+from pyexec_client import arguments, requests, tar
 from pyexec_client.cluster import Cluster
 from pyexec_client.display import Display
 from pyexec_client.errors import error_from_response
@@ -19,6 +20,7 @@ from pyexec_client.result import Result
 from pyexec_client.retry import NO_RETRY
 from pyexec_client.sse import Message, Parser
 from pyexec_client.timeline import Timeline
+from pyexec_client.transport import Transport
 from tests.support.paths import WIRE
 
 KINDS = {
@@ -48,6 +50,22 @@ def test_metadata(case):
 @golden("sources")
 def test_sources(case):
     assert tar.member(case["file"], case["text"]).content == case["sent"].encode()
+
+
+@golden("arguments")
+def test_arguments(case):
+    check = {
+        "base_url": Transport,
+        "execution_id": arguments.execution_id,
+        "session_id": arguments.session_id,
+        "file_path": lambda path: quote(arguments.file_path(path)),
+    }[case["kind"]]
+    if "error" not in case:
+        assert check(case["value"]) == case["escaped"]
+        return
+    with pytest.raises(ValueError, match="invalid") as caught:
+        check(case["value"])
+    assert str(caught.value) == case["error"]
 
 
 @golden("eval")
