@@ -74,9 +74,10 @@ def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError
 
 def _unknown(variable: str) -> SettingsError:
     names = [known.removeprefix(PREFIX) for known in SETTINGS]
-    (nearest,) = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1, cutoff=0)
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    meant = f"did you mean {PREFIX}{near[0]}? " if near else ""
     return SettingsError(
-        f"{variable} is not a setting; did you mean {PREFIX}{nearest}? python-executor-server --help lists all settings"
+        f"{variable} is not a setting; {meant}python-executor-server --help lists all settings"
     )
 
 

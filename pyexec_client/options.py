@@ -85,6 +85,16 @@ _STDIN = "text (a str; send binary input as a file of the source)"
 _ENV = "a mapping of names to values, such as {'NAME': 'value'}"
 _PATTERNS = "a list of patterns, such as ['*.png']"
 
+_OTHER_NAMES = {
+    "env_vars": "env",
+    "network_disabled": "network",
+    **dict.fromkeys(("packages", "dependencies", "libraries", "modules"), "requirements"),
+    **dict.fromkeys(("environment", "variables"), "env"),
+    **dict.fromkeys(("argv", "arguments"), "args"),
+    "input": "stdin",
+    "time_limit": "timeout",
+}
+"""The options that are meant by names that are not similar."""
 _FIELDS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "entrypoint": ("entrypoint", text),
     "image": ("docker_image", text),
@@ -125,9 +135,9 @@ def session_metadata(options: Mapping[str, Any]) -> dict[str, Any]:
 def _suggestion(unknown: str, allowed: Mapping[str, object]) -> str:
     """Return a question with the option that was probably meant; empty if none is similar.
 
-    Fields of the HTTP API are recognized, too: their names differ from those of the options."""
+    Fields of the HTTP API and names of other services are recognized, too."""
     names = {field: option for table in (_FIELDS, _LIMITS) for option, (field, _) in table.items()}
-    names |= {"env_vars": "env", "network_disabled": "network"} | {option: option for option in allowed}
+    names |= _OTHER_NAMES | {option: option for option in allowed}
     near = difflib.get_close_matches(
         unknown, [name for name, option in names.items() if option in allowed], n=1
     )

@@ -218,8 +218,9 @@ def _check_names(request: web.Request, known: list[str]) -> None:
                 raise InvalidRequest(f"query parameter {name!r} appears more than once", field=name)
             continue
         # A longer name is not a typing error, and the search takes time with the square of the length.
-        near = difflib.get_close_matches(name[:QUOTE_LENGTH_MAX], known, n=1, cutoff=0)
-        takes = f"did you mean {near[0]!r}?" if near else "this endpoint takes none"
+        near = difflib.get_close_matches(name[:QUOTE_LENGTH_MAX], known, n=1)
+        takes = f"this endpoint takes {', '.join(known) or 'none'}"
+        takes = f"did you mean {near[0]!r}?" if near else takes
         raise InvalidRequest(
             f"unknown query parameter {quote(name)}; {takes}",
             field=shorten(name),

@@ -25,6 +25,8 @@ def test_options_that_are_not_given_are_omitted(options):
         ("env_vars", "env"),
         ("network_disabled", "network"),
         ("idle_timeout_seconds", "timeout"),
+        ("packages", "requirements"),
+        ("environment", "env"),
         ("zzz", None),
     ],
 )

@@ -86,6 +86,14 @@ def test_an_unknown_variable_names_the_nearest_setting(unknown: str, nearest: st
     assert str(refused.value).startswith(f"{unknown} is not a setting; did you mean {nearest}?")
 
 
+def test_an_unknown_variable_that_is_like_no_setting_names_none() -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_settings({"PYEXEC_ZZZ": "1"})
+    assert (
+        str(refused.value) == "PYEXEC_ZZZ is not a setting; python-executor-server --help lists all settings"
+    )
+
+
 def test_all_errors_are_found_at_once() -> None:
     errors = find_errors({"PYEXEC_PORT": "x", "PYEXEC_STRICT": "maybe", "PYEXEC_ZZZ": "1"})
     assert [str(error).split()[0] for error in errors] == ["PYEXEC_PORT", "PYEXEC_STRICT", "PYEXEC_ZZZ"]

@@ -251,6 +251,12 @@ def test_lists_have_the_limit_of_the_api() -> None:
         ("run_python", {}, "code is missing"),
         ("run_python", {"code": "1", "zzz": 3}, "unknown argument 'zzz'; known are code, files"),
         ("run_python", {"cod": "x"}, "unknown argument 'cod'; did you mean 'code'?"),
+        (
+            "run_python",
+            {"code": "1", "packages": "a"},
+            "unknown argument 'packages'; did you mean 'requirements'?",
+        ),
+        ("run_python", {"code": "1", "environment": {}}, "unknown argument 'environment'; known are code"),
         ("run_python", {"code": 1}, "code must be a string"),
         (
             "run_python",
