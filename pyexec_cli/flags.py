@@ -154,10 +154,13 @@ def _shortest(number: float | None) -> float | None:
     return int(number) if number is not None and number.is_integer() else number
 
 
-def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
+def with_flags(
+    *, runs: bool, detaches: bool = False
+) -> Callable[[Callable[..., Awaitable[int]]], Callable[..., Awaitable[int]]]:
     """Add the global flags to a command, and pass them as one `Flags` in its first argument.
 
-    A command that `runs` nothing rejects the flags of a run with an error that names the commands that take them.
+    A command that `runs` nothing rejects the flags of a run with an error that names the commands that take them. The
+    help lists --async only if the command `detaches`.
     """
 
     def decorate(function: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
@@ -171,7 +174,12 @@ def with_flags(*, runs: bool) -> Callable[[Callable[..., Awaitable[int]]], Calla
             return await function(Flags(**flags), **given)
 
         params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
-        declared = [flag if runs else _hide_run_flag(flag) for flag in GLOBAL_FLAGS]
+        listed = [
+            flag
+            for flag in GLOBAL_FLAGS
+            if flag.name in _ALWAYS_LISTED or (runs and (detaches or flag.name != "detached"))
+        ]
+        declared = [flag if flag in listed else _hidden(flag) for flag in GLOBAL_FLAGS]
         # asyncclick's decorators append to this list in reverse order.
         command.__click_params__ = [*reversed(declared), *params]  # type: ignore[attr-defined]
         return command
@@ -188,10 +196,10 @@ def _reject_run_flags(flags: Flags) -> None:
         raise asyncclick.UsageError(f"{flag.opts[0]}: {command} runs nothing; {takers} take this flag")
 
 
-def _hide_run_flag(flag: asyncclick.Option) -> asyncclick.Option:
-    """Return a copy that help does not list if it is a flag of a run."""
+def _hidden(flag: asyncclick.Option) -> asyncclick.Option:
+    """Return a copy that help does not list."""
     copied = copy.copy(flag)
-    copied.hidden = copied.name not in _ALWAYS_LISTED
+    copied.hidden = True
     return copied
 
 

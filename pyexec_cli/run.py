@@ -32,7 +32,7 @@ from .script_flags import (
 @asyncclick.command(cls=ScriptCommand, name="run")
 @asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
 @script_flags(archive=True)
-@with_flags(runs=True)
+@with_flags(runs=True, detaches=True)
 async def run(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     """Run code and exit with the program's exit code.
 
@@ -57,7 +57,7 @@ async def run(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
 @asyncclick.command(cls=ScriptCommand, name="submit")
 @asyncclick.argument("argument", metavar="[INPUT]", required=False, shell_complete=complete_path)
 @script_flags(archive=True)
-@with_flags(runs=True)
+@with_flags(runs=True, detaches=True)
 async def submit(flags: Flags, script: ScriptFlags, argument: str | None) -> int:
     """Submit code and print the execution ID, without waiting.
 

@@ -179,7 +179,13 @@ def test_commands_that_run_nothing_do_not_list_run_flags(lone_program):
         listed = lone_program.run(command, "--help").stdout
         assert b"--server" in listed
         assert not any(flag in listed for flag in (b"--timeout", b"--memory", b"--network", b"--async"))
-    assert b"--memory" in lone_program.run("eval", "--help").stdout
+
+
+def test_only_commands_that_detach_list_async(lone_program):
+    for command in ("run", "submit", "eval", "repl", "session new"):
+        listed = lone_program.run(*command.split(), "--help").stdout
+        assert b"--memory" in listed
+        assert (b"--async" in listed) == (command in ("run", "submit")), command
 
 
 @pytest.mark.parametrize(

@@ -83,19 +83,18 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
 	root.AddCommand(a.run(), a.submit(), a.withoutRunFlags(a.follow()), a.withoutRunFlags(a.logs()),
 		a.withoutRunFlags(a.kill()), a.withoutRunFlags(a.list()), a.withoutRunFlags(a.timeline()),
-		a.withoutRunFlags(a.cluster()), a.eval(), a.session(), a.repl(), a.withoutRunFlags(a.mcp()),
+		a.withoutRunFlags(a.cluster()), hideFlags(a.eval(), "async"), a.session(), hideFlags(a.repl(), "async"), a.withoutRunFlags(a.mcp()),
 		a.withoutRunFlags(a.version()), a.withoutRunFlags(a.completion()))
 	return root
 }
 
-// runsNothing is the annotation of a command that runs nothing.
-const runsNothing = "runs nothing"
+// hiddenFlags is the annotation with the inherited flags that the help of a command does not list.
+const hiddenFlags = "hidden flags"
 
-// withoutRunFlags removes the flags of a run from the help of a command that runs nothing. The command rejects them with
-// an error that names the commands that take them.
-func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
+// hideFlags removes inherited flags from the help of a command.
+func hideFlags(command *cobra.Command, names ...string) *cobra.Command {
 	command.SetHelpFunc(func(command *cobra.Command, arguments []string) {
-		for _, name := range runFlags {
+		for _, name := range names {
 			command.InheritedFlags().Lookup(name).Hidden = true
 		}
 		command.Root().HelpFunc()(command, arguments)
@@ -103,7 +102,14 @@ func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
 	if command.Annotations == nil {
 		command.Annotations = map[string]string{}
 	}
-	command.Annotations[runsNothing] = "true"
+	command.Annotations[hiddenFlags] = strings.Join(names, " ")
+	return command
+}
+
+// withoutRunFlags removes the flags of a run from the help of a command that runs nothing. The command rejects them with
+// an error that names the commands that take them.
+func (a *app) withoutRunFlags(command *cobra.Command) *cobra.Command {
+	hideFlags(command, runFlags...)
 	run := command.RunE
 	command.RunE = func(command *cobra.Command, arguments []string) error {
 		for _, name := range runFlags {
@@ -166,7 +172,7 @@ func noSuchOption(command *cobra.Command, unknown *pflag.NotExistError) string {
 	}
 	var names []string
 	command.Flags().VisitAll(func(flag *pflag.Flag) {
-		if flag.Hidden || (command.Annotations[runsNothing] != "" && slices.Contains(runFlags, flag.Name)) {
+		if flag.Hidden || slices.Contains(strings.Fields(command.Annotations[hiddenFlags]), flag.Name) {
 			return // the help does not list it
 		}
 		names = append(names, "--"+flag.Name)

@@ -22,7 +22,7 @@ func (a *app) session() *cobra.Command {
 			return usageErrorf(command, "Missing command.")
 		},
 	}
-	command.AddCommand(a.sessionNew())
+	command.AddCommand(hideFlags(a.sessionNew(), "async"))
 	for _, each := range []*cobra.Command{a.sessionList(), a.sessionShow(), a.sessionInterrupt(), a.sessionRestart(),
 		a.sessionFiles(), a.sessionUpload(), a.sessionDownload(), a.sessionDelete(), a.sessionClose()} {
 		command.AddCommand(a.withoutRunFlags(each))
