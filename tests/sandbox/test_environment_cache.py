@@ -28,7 +28,10 @@ def image(number: int, size: int, idle: float, *, replaced: bool = False) -> Ima
 
 facts = st.tuples(st.integers(0, 100), st.floats(0, 1000), st.booleans())
 images = st.lists(facts, max_size=8).map(
-    lambda parts: [image(n, size, idle, replaced=replaced) for n, (size, idle, replaced) in enumerate(parts)]
+    lambda parts: [
+        image(number, size, idle, replaced=replaced)
+        for number, (size, idle, replaced) in enumerate([(0, 0, False), *parts])
+    ]
 )
 
 
@@ -46,9 +49,16 @@ def test_the_least_recently_used_images_are_evicted_until_the_rest_fits(kept: li
 
 
 def test_no_image_is_evicted_below_the_limit() -> None:
-    kept = [image(1, 50, 500), image(2, 50, 600)]
+    kept = [image(1, 50, 500), image(2, 49, 600), image(3, 1, 0)]
     assert images_to_evict(kept, 100, NOW) == []
     assert images_to_evict(kept, 99, NOW) == [kept[1]]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=30), timedelta(days=-30)])
+def test_a_wrong_clock_evicts_no_image_in_use(ahead: timedelta) -> None:
+    """The clock of this machine may differ from the engine's, which records the uses."""
+    kept = [image(1, 50, IN_USE_SECONDS - 1), image(2, 50, 0), image(3, 50, IN_USE_SECONDS + 1)]
+    assert images_to_evict(kept, 10, NOW + ahead) == ([kept[2]] if ahead > timedelta(0) else [])
 
 
 def test_layers_of_the_base_image_do_not_count() -> None:

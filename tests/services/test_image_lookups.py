@@ -1,5 +1,6 @@
-"""Test how often an image is looked up in the engine."""
+"""Test how often an image is looked up in the engine, and when a use is recorded."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
@@ -8,7 +9,7 @@ from attrs import define, evolve, field
 from pyexec.domain.spec import Spec
 from pyexec.ports import Image, Images
 from pyexec.sandbox.environments import environments
-from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
+from pyexec.sandbox.environments.environments import PULLED_REPOSITORY, Environments, EnvironmentsConfig
 from tests.events import submitted
 from tests.services.images import image
 
@@ -18,11 +19,17 @@ class CountedImages:
     """An engine that has some images."""
 
     present: set[str]
+    used_ago: timedelta = timedelta(0)
     lookups: list[str] = field(factory=list)
+    tags: list[str] = field(factory=list)
 
     async def find(self, name: str) -> Image | None:
         self.lookups.append(name)
-        return image(name) if name in self.present else None
+        used_at = datetime.now(UTC) - self.used_ago
+        return evolve(image(name), used_at=used_at) if name in self.present else None
+
+    async def tag(self, name: str, repository: str, tag: str) -> None:
+        self.tags.append(name)
 
 
 def environments_on(images: CountedImages) -> Environments:
@@ -56,6 +63,14 @@ async def test_an_image_is_looked_up_again_after_a_moment(monkeypatch: pytest.Mo
     assert await finder.find(spec_of("a")) is not None
     images.present.clear()
     assert await finder.find(spec_of("a")) is None
+
+
+@pytest.mark.parametrize(("seconds", "is_recorded"), [(-3600, True), (-30, False), (30, False), (3600, True)])
+async def test_a_use_is_recorded_whichever_clock_is_ahead(seconds: float, is_recorded: bool) -> None:
+    """The time of the last use is by the engine's clock."""
+    images = CountedImages({f"{PULLED_REPOSITORY}:a"}, used_ago=timedelta(seconds=seconds))
+    assert await environments_on(images).find(spec_of(f"{PULLED_REPOSITORY}:a")) is not None
+    assert bool(images.tags) == is_recorded
 
 
 async def test_a_missing_image_is_found_as_soon_as_it_exists() -> None:

@@ -170,8 +170,10 @@ class Environments:
             await self._mark_used(image, PULLED_REPOSITORY, _tag(name))
 
     async def _mark_used(self, image: Image, repository: str, tag: str) -> None:
-        """Tag the image again, so that the engine records the current time as its last use."""
-        if datetime.now(UTC) - image.used_at > timedelta(seconds=USE_PRECISION_SECONDS):
+        """Tag the image again, so that the engine records the current time as its last use.
+
+        The engine's clock may be ahead of this machine's."""
+        if abs(datetime.now(UTC) - image.used_at) > timedelta(seconds=USE_PRECISION_SECONDS):
             await self.images.tag(image.id, repository, tag)
 
     def _check_architecture(self, image: Image, name: str) -> None:
@@ -201,8 +203,12 @@ def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> S
     """Return the images to remove so that the others fit into `bytes_max`.
 
     First come the builds that newer ones have replaced, then the least recently used images. Images that may be in use
-    are kept."""
-    idle_since = now - timedelta(seconds=IN_USE_SECONDS)
+    are kept.
+
+    Eviction follows a build or a pull, so the newest use is as recent as `now`, unless the clock of this machine or of
+    the engine is wrong. The earlier time counts: a wrong clock must not make an image look idle."""
+    newest = max((image.used_at for image in images), default=now)
+    idle_since = min(now, newest) - timedelta(seconds=IN_USE_SECONDS)
     idle = sorted((image for image in images if image.used_at <= idle_since), key=lambda image: image.used_at)
     total = sum(map(_own_size, images))
     evicted = []
