@@ -194,7 +194,11 @@ class Submissions:
         run, archive = submission.run, submission.archive
         async with AsyncExitStack() as undo, AsyncExitStack() as held:
             undo.push_async_callback(self._delete_payload, run.id)
-            placement = await self._store(submission, held)
+            try:
+                placement = await self._store(submission, held)
+            except Unavailable:
+                undo.pop_all()  # deleting would wait for the store as long again; the sweep removes what it has kept
+                raise
             submitted = submission.event(payload=payload_blob(run.id))
             key = await archive.key()
             try:
