@@ -45,7 +45,11 @@ func uploadRequest(route string, source Source, settings *settings, key string, 
 	if err := settings.check(); err != nil {
 		return request{}, err
 	}
-	encoded, err := json.Marshal(settings.metadata)
+	fields := settings.metadata
+	if fields.Entrypoint == "" {
+		fields.Entrypoint = source.entrypoint
+	}
+	encoded, err := json.Marshal(fields)
 	if err != nil {
 		return request{}, argumentError("invalid option: %v", err)
 	}

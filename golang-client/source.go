@@ -19,6 +19,7 @@ type Source struct {
 	size       func() (int64, error)
 	replayable bool // the archive can be built again with the same bytes
 	progress   func(sent int64)
+	entrypoint string // the file to run if the server could not detect it and no option names one
 }
 
 // Text creates a source from Python source text, as main.py.
@@ -51,7 +52,7 @@ func Members(members ...Member) Source {
 }
 
 // Path creates a source from a file, a directory or a tar. A file whose name ends like that of a tar is sent
-// unchanged.
+// unchanged. Any other file is run if no option names another entrypoint: its name needs no suffix.
 func Path(path string) Source {
 	status, err := os.Stat(path)
 	switch {
@@ -62,13 +63,19 @@ func Path(path string) Source {
 	case IsTarName(path):
 		return TarFile(path)
 	}
-	return fromMembers(func(visit func(Member) error) error {
-		member, err := FileMember(filepath.Base(path), path)
+	name := filepath.Base(path)
+	source := fromMembers(func(visit func(Member) error) error {
+		member, err := FileMember(name, path)
 		if err != nil {
 			return err
 		}
 		return visit(member)
 	})
+	// A script that is sent alone needs no suffix.
+	if !strings.HasSuffix(name, ".py") || strings.HasPrefix(name, "._") {
+		source.entrypoint = name
+	}
+	return source
 }
 
 // Directory creates a source from the files of a directory, except for those that [IgnoreRules] exclude. Symbolic

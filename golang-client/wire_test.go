@@ -300,6 +300,35 @@ func TestNumberOfAnyLengthDoesNotHideAResult(t *testing.T) {
 	}
 }
 
+func TestWireSingleFiles(t *testing.T) {
+	for _, each := range golden[struct {
+		Name, File string
+		Entrypoint *string
+	}](t, "single_files") {
+		path := filepath.Join(t.TempDir(), each.File)
+		if err := os.WriteFile(path, []byte("print()"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, option := range []string{"", "x"} {
+			made, err := uploadRequest("exec/async", Path(path), newSettings([]Option{WithEntrypoint(option)}), "", Retry{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var sent struct{ Entrypoint *string }
+			if err := json.Unmarshal(made.upload.metadata, &sent); err != nil {
+				t.Fatal(err)
+			}
+			want := each.Entrypoint
+			if option != "" {
+				want = &option
+			}
+			if !reflect.DeepEqual(sent.Entrypoint, want) {
+				t.Errorf("%s: %s", each.Name, made.upload.metadata)
+			}
+		}
+	}
+}
+
 func TestWireSources(t *testing.T) {
 	for _, each := range golden[struct{ Name, File, Text, Sent string }](t, "sources") {
 		got := entries(t, Files(map[string]string{each.File: each.Text}))

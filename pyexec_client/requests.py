@@ -57,12 +57,15 @@ def _upload(
     route: str, source: Source, options: Mapping[str, Any], key: str | None, retry: Retry, accept: str
 ) -> Request:
     tar = archive(source)
+    fields = metadata(options)
+    if tar.entrypoint is not None:
+        fields.setdefault("entrypoint", tar.entrypoint)
     return Request(
         method="POST",
         path=f"{API}/{route}",
         headers=key_header(key) | {"Accept": accept},
         archive=tar,
-        metadata=metadata(options),
+        metadata=fields,
         retry=retry if key and tar.replayable else NO_RETRY,
     )
 

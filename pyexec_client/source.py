@@ -20,11 +20,14 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz
 
 @frozen
 class Archive:
-    """An uncompressed tar, built while it is sent. A `replayable` one can be built again, with the same bytes."""
+    """An uncompressed tar, built while it is sent. A `replayable` one can be built again, with the same bytes.
+
+    `entrypoint` is the file to run if the server could not detect it and no option names one."""
 
     _produce: Callable[[], AsyncIterator[bytes]]
     replayable: bool
     _measure: Callable[[], int] | None = None
+    entrypoint: str | None = None
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Return the bytes of the archive, in chunks."""
@@ -97,7 +100,13 @@ def _from_path(path: Path) -> Archive:
         )
     if is_tar_name(path) and path.stat():
         return Archive(lambda: _in_threads(_read_file(path)), True, lambda: path.stat().st_size)
-    return _from_files({path.name: path})
+    return evolve(_from_files({path.name: path}), entrypoint=_entrypoint_of(path.name))
+
+
+def _entrypoint_of(name: str) -> str | None:
+    """Return the name of a file that is sent alone if the server does not detect it: a script needs no suffix."""
+    is_detected = name.endswith(".py") and not name.startswith("._")
+    return None if is_detected else name
 
 
 def _read_file(path: Path) -> Iterator[bytes]:

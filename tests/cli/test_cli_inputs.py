@@ -24,6 +24,13 @@ def test_a_file(program, command):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"/work/tool.py\n", b"")
 
 
+@pytest.mark.parametrize("name", ["tool", "._tool.py"])
+def test_a_file_alone_runs_whatever_its_name_is(program, name):
+    program.file(name, "print(__file__)")
+    done = program.run(name)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"/work/{name}\n".encode(), b"")
+
+
 def test_a_directory(program):
     program.file("project/main.py", "from package import part\nprint(part.NAME)")
     program.file("project/package/part.py", "NAME = 'part'")

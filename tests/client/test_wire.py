@@ -52,6 +52,15 @@ def test_sources(case):
     assert tar.member(case["file"], case["text"]).content == case["sent"].encode()
 
 
+@golden("single_files")
+def test_single_files(case, tmp_path):
+    path = tmp_path / case["file"]
+    path.write_text("print()")
+    request = requests.submit(path, {}, "key", NO_RETRY)
+    assert request.metadata.get("entrypoint") == case["entrypoint"]
+    assert requests.submit(path, {"entrypoint": "x"}, "key", NO_RETRY).metadata["entrypoint"] == "x"
+
+
 @golden("arguments")
 def test_arguments(case):
     check = {
