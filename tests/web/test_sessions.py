@@ -54,6 +54,31 @@ async def test_input_shows_only_the_frames_of_the_caller(shared: Session) -> Non
     assert "Could not get source" not in result["stderr"]
 
 
+@pytest.mark.parametrize(
+    ("code", "error_type", "line"),
+    [
+        ("class Bad:\n    def __repr__(self): return 1 / 0\nBad()", "ZeroDivisionError", 2),
+        ("class Bad:\n    def __repr__(self): return 5\nBad()", "TypeError", 3),
+        ("def f():\n    breakpoint()\nf()", "BdbQuit", 2),
+        ("1\nbreakpoint()", "BdbQuit", 2),
+        (
+            "try:\n    1 / 0\nfinally:\n    raise ExceptionGroup('g', [KeyError()])",
+            "ExceptionGroup",
+            4,
+        ),
+    ],
+)
+async def test_a_traceback_shows_no_frames_of_the_session_itself(
+    shared: Session, code: str, error_type: str, line: int
+) -> None:
+    result = await shared.result(code)
+    assert (result["error_type"], result["error_line"]) == (error_type, line)
+    for text in (result["stderr"], str(result["traceback"])):
+        assert "pyexec.guest" not in text
+        assert "interactiveshell" not in text
+    assert "Could not get source" not in result["stderr"]
+
+
 @pytest.mark.parametrize("code", ["%pip install x", "!pip install x"])
 async def test_pip_in_an_image_without_it_says_where_packages_are_installed(
     shared: Session, code: str

@@ -139,11 +139,11 @@ def frames_of(error):
     trace = error.__traceback__
     if trace and trace.tb_frame.f_code.co_filename == "<string>":
         trace = without_own_frames(trace.tb_next) or trace
-    trace = without_own_frames(trace)
     frames = []
     while trace:
         code = trace.tb_frame.f_code
-        frames.append((code.co_filename, trace.tb_lineno, code.co_name))
+        if not code.co_filename.startswith(PACKAGE):
+            frames.append((code.co_filename, trace.tb_lineno, code.co_name))
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and isinstance(error.filename, str) and isinstance(error.lineno, int):
         frames.append((error.filename, error.lineno, ""))

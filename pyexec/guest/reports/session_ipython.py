@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import default
 from traitlets.config import Config
 
-from pyexec.guest.reports.channel import PACKAGE, channel, load, without_own_frames
+from pyexec.guest.reports.channel import channel, load, without_own_frames
 from pyexec.guest.reports.evaluator import PLAIN_TYPES
 
 FOLDER = "/tmp/.ipython"
@@ -83,7 +83,9 @@ class Shell(InteractiveShell):
     def showtraceback(self, *args, **options):
         error = sys.exc_info()[1]
         if not isinstance(error, SystemExit):
-            hide_last_own_frames(error)
+            hide_own_frames(error)
+            if contains_group(error):  # IPython prints it with all frames, its own ones too
+                error.__traceback__ = self.without_shell(error.__traceback__) or error.__traceback__
             super().showtraceback(*args, **options)
 
     def _showtraceback(self, etype, evalue, stb):
@@ -156,16 +158,24 @@ def refuse_pip(_):
     raise UsageError(NO_PIP)
 
 
-def hide_last_own_frames(error):
-    """Cut the frames of this package off the end of a traceback, and of those of the exceptions that led to it."""
+def hide_own_frames(error):
+    """Cut the frames of this package out of a traceback, and out of those of the exceptions that led to it."""
     for _, each in load("exceptions").chain_of(error):
-        trace, last = each.__traceback__, None
+        trace = each.__traceback__
         while trace:
-            if not trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
-                last = trace
+            trace.tb_next = without_own_frames(trace.tb_next)
             trace = trace.tb_next
-        if last:
-            last.tb_next = None
+
+
+def contains_group(error):
+    """Return True if the error, or one in whose handling it was raised, is an exception group."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, load("exceptions").GROUP):
+            return True
+        seen.add(id(error))
+        error = error.__context__
+    return False
 
 
 def remember(number, code):
