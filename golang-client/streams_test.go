@@ -123,6 +123,16 @@ func TestNoEventsAfterTheLastOne(t *testing.T) {
 	}
 }
 
+func TestNoEventsAfterALostConnectionAreAnError(t *testing.T) {
+	server := serve(t, stream(submitted, first, "cut"), respond(204, ""))
+	var invalid *AnswerError
+	_, err := server.client.Run(t.Context(), Text("x"))
+	// The Python client has the same message.
+	if !errors.As(err, &invalid) || err.Error() != "the server sent no more events, but the execution has not ended" {
+		t.Error(err)
+	}
+}
+
 func TestResponseThatIsNoEventStreamIsAnAnswerError(t *testing.T) {
 	server := serve(t, respond(200, "<html>log in</html>"))
 	var invalid *AnswerError

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import anyio
 
 from . import requests
-from .errors import ConnectionFailed, Unavailable
+from .errors import ConnectionFailed, InvalidAnswer, Unavailable
 from .events import Ended, Event, Lifecycle, event_from_message
 from .result import Result
 from .retry import NO_RETRY, Retry
@@ -33,15 +33,17 @@ async def stream_events(
 
     If the stream breaks after its first event, reconnect and continue after the last event received. `resume`
     limits the attempts; every event received resets the count. Raise the error of the first request unchanged.
-    Raise ConnectionFailed if reconnecting fails, or if the execution ID is still unknown.
-    Yield nothing if `last_id` is the ID of the last event.
+    Raise ConnectionFailed if reconnecting fails, or if the execution ID is still unknown, and InvalidAnswer if the
+    server has no more events although `Ended` is missing. Yield nothing if `last_id` is the ID of the last event.
     """
     pauses, after = NO_RETRY.pauses(), last_id
     while True:
         try:
             async with http.open(request) as response, aclosing(_read_events(response)) as events:
-                if response.status == _NO_MORE_EVENTS and after is not None and after == last_id:
-                    return
+                if response.status == _NO_MORE_EVENTS and "Last-Event-ID" in request.headers:
+                    if after == last_id:
+                        return
+                    raise InvalidAnswer("the server sent no more events, but the execution has not ended")
                 async for event in events:
                     last_id = event.id or last_id
                     if isinstance(event, Lifecycle):
@@ -72,7 +74,7 @@ async def last_result(events: AsyncGenerator[Event, None], on_event: OnEvent | N
 async def _read_events(response: Response) -> AsyncGenerator[Event, None]:
     """Yield the events of one connection. Raise ConnectionFailed if it closes before the execution ends."""
     if response.content_type != "text/event-stream":
-        raise response.invalid(f"{response.content_type} instead of an event stream")
+        raise response.invalid(f"'{response.content_type}' instead of an event stream")
     parser = Parser()
     async for chunk in response.chunks():
         for message in parser.feed(chunk):

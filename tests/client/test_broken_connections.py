@@ -281,9 +281,19 @@ async def test_no_events_after_the_last_one(flawed, client):
     assert [event async for event in client.events("exe_1", after="3.2")] == []
 
 
+async def test_no_events_after_a_lost_connection_are_an_error(flawed, client):
+    """The Go client has the same message."""
+    flawed.behaviours = [events(SUBMITTED, FIRST, cut=True), status(204)]
+    with pytest.raises(
+        InvalidAnswer, match=r"^the server sent no more events, but the execution has not ended$"
+    ):
+        await client.run("print(1)")
+    assert flawed.headers("Last-Event-ID") == [None, "2.1"]
+
+
 async def test_a_response_that_is_no_event_stream_is_an_error(flawed, client):
     flawed.behaviours = [status(200, {"message": "log in"})]
-    with pytest.raises(InvalidAnswer, match="application/json instead of an event stream"):
+    with pytest.raises(InvalidAnswer, match="'application/json' instead of an event stream"):
         await client.run("print(1)")
 
 
