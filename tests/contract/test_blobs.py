@@ -2,11 +2,13 @@
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +40,30 @@ async def test_a_large_blob_is_read_in_chunks(blobs: BlobStore) -> None:
     assert largest <= len(piece)
 
 
+@pytest.mark.full
+async def test_a_slow_reader_of_objects_gets_everything(
+    aiohttp_server: Callable[..., Awaitable[TestServer]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default, obstore ends a request after 30 s."""
+    size = 100 * 1024 * 1024
+
+    async def answer(_: web.Request) -> web.Response:
+        headers = {"ETag": '"x"', "Last-Modified": "Sat, 28 Nov 2026 10:00:00 GMT"}
+        return web.Response(body=bytes(size), headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    server = await aiohttp_server(app)
+    monkeypatch.setenv("AWS_ENDPOINT", str(server.make_url("/")).rstrip("/"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "any")
+    blobs, read = ObjectBlobs.at("s3://bucket", "deployment-1"), 0
+    async for chunk in blobs.read(f"{new_id()}/payload"):
+        read += len(chunk)
+        await anyio.sleep(35 * len(chunk) / size)
+    assert read == size
+
+
 async def test_blobs_are_independent(blobs: BlobStore) -> None:
     first, second = new_id(), new_id()
     names = [f"{first}/payload", f"{first}/output", f"{second}/payload", f"{second}/output"]
@@ -66,9 +92,14 @@ async def test_a_missing_blob_is_named(blobs: BlobStore) -> None:
         await content(blobs, name)
 
 
-async def test_a_failing_source_leaves_nothing(blobs: BlobStore) -> None:
+SIZES = pytest.mark.parametrize("size", [100_000, 2 * 1024 * 1024])
+"""Sizes of pieces that are stored in one request, and in several ones."""
+
+
+@SIZES
+async def test_a_failing_source_leaves_nothing(blobs: BlobStore, size: int) -> None:
     async def breaking() -> AsyncIterator[bytes]:
-        yield b"x" * 100_000
+        yield b"x" * size
         raise SourceBroke
 
     name = f"{new_id()}/payload"
@@ -78,12 +109,13 @@ async def test_a_failing_source_leaves_nothing(blobs: BlobStore) -> None:
         await content(blobs, name)
 
 
-async def test_a_cancelled_put_leaves_the_old_blob(blobs: BlobStore) -> None:
+@SIZES
+async def test_a_cancelled_put_leaves_the_old_blob(blobs: BlobStore, size: int) -> None:
     name = f"{new_id()}/payload"
     await blobs.put(name, stream(b"old"))
 
     async def endless() -> AsyncIterator[bytes]:
-        yield b"x" * 100_000
+        yield b"x" * size
         putting.cancel_scope.cancel()
         await anyio.sleep_forever()
         yield b"never"

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 import anyio
 import obstore
+from attrs import frozen
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
@@ -16,8 +17,37 @@ from pyexec.errors import SettingsError, Unavailable
 PART_BYTES: Final = 8 * 1024 * 1024
 """The part size of a multipart upload. S3 requires 5 MiB, and allows 10,000 parts."""
 CONCURRENT_PARTS: Final = 2
+SMALL_BYTES: Final = 1024 * 1024
+"""A blob of up to this size is stored in one request."""
+SMALL_SECONDS: Final = 10
+"""The time limit of such a request, and of deleting a blob. The parts of larger blobs have that of obstore, 30 s."""
+READ_LIMITS: Final[Any] = {"timeout": timedelta(days=1), "read_timeout": timedelta(seconds=30)}
+"""The time limits of reading. A reader may be slow: the second one is for the store's silence only."""
 RETRY: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 SCHEMES: Final = ("file", "s3", "gs", "az")
+
+
+@frozen
+class _Stores:
+    """One store, with the time limits of different requests."""
+
+    upload: ObjectStore
+    quick: ObjectStore
+    read: ObjectStore
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Return the store at `url`. Raises an error of obstore if it is not valid."""
+        if url.startswith("file:"):
+            directory = from_url(url, mkdir=True)
+            return cls(directory, directory, directory)
+
+        def store(**limits: Any) -> ObjectStore:
+            # Plain HTTP is used only if the operator sets an endpoint with http://.
+            options: Any = {"allow_http": True, **limits}
+            return from_url(url, client_options=options, retry_config=RETRY)
+
+        return cls(store(), store(timeout=timedelta(seconds=SMALL_SECONDS)), store(**READ_LIMITS))
 
 
 class ObjectBlobs:
@@ -27,8 +57,8 @@ class ObjectBlobs:
 
     bytes_max: Final = None
 
-    def __init__(self, store: ObjectStore, url: str, deployment: str) -> None:
-        self._store = store
+    def __init__(self, stores: _Stores, url: str, deployment: str) -> None:
+        self._stores = stores
         self._url = url
         self._prefix = f"{deployment}/"
 
@@ -40,33 +70,45 @@ class ObjectBlobs:
             allowed = ", ".join(f"{name}://" for name in SCHEMES)
             raise SettingsError(f"PYEXEC_BLOB_URL is {url!r}; allowed are URLs that begin with {allowed}")
         try:
-            if scheme == "file":
-                return cls(from_url(url, mkdir=True), url, deployment)
-            # Plain HTTP is used only if the operator sets an endpoint with http://.
-            options: Any = {"allow_http": True}
-            return cls(from_url(url, client_options=options, retry_config=RETRY), url, deployment)
+            return cls(_Stores.at(url), url, deployment)
         except (BaseError, ValueError, OSError) as error:
             raise SettingsError(
                 f"PYEXEC_BLOB_URL is {url!r}, which cannot be used: {_first_line(error)}"
             ) from error
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        upload = _Upload(self._store, self._key(name))
+        key = self._key(name)
+        begin, is_whole = await _beginning(chunks)
+        failure = await (self._put_small(key, begin) if is_whole else self._put_large(key, begin, chunks))
+        if failure is not None:
+            raise Unavailable(
+                f"storing {name} in the blob store at {self._url} failed: {_first_line(failure)}"
+            ) from failure
+
+    async def _put_small(self, key: str, data: bytes) -> Exception | None:
+        """Store `data`. Return the error of the store, if there is one."""
+        with anyio.CancelScope(shield=True):  # so that a later deletion comes after it
+            try:
+                await obstore.put_async(self._stores.quick, key, data, use_multipart=False)
+            except (BaseError, OSError) as error:
+                return error
+        return None
+
+    async def _put_large(self, key: str, begin: bytes, chunks: AsyncIterator[bytes]) -> Exception | None:
+        """Store `begin` and `chunks`. Return the error of the store, if there is one."""
+        upload = _Upload(self._stores.upload, key)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(upload.run, name=f"upload of {name}")
-                await upload.feed(chunks)
+                tasks.start_soon(upload.run, name=f"upload of {key}")
+                await upload.feed(begin, chunks)
         except ExceptionGroup as group:
             raise group.exceptions[0] from group.exceptions[0].__cause__
-        if upload.failure is not None:
-            raise Unavailable(
-                f"storing {name} in the blob store at {self._url} failed: {_first_line(upload.failure)}"
-            ) from upload.failure
+        return upload.failure
 
     async def read(self, name: str) -> AsyncIterator[bytes]:
         key = self._key(name)
         with self._translate_errors(name):
-            response = await obstore.get_async(self._store, key)
+            response = await obstore.get_async(self._stores.read, key)
             chunks = aiter(response.stream(min_chunk_size=CHUNK_BYTES))
         while True:
             with self._translate_errors(name):
@@ -79,7 +121,7 @@ class ObjectBlobs:
         key = self._key(name)
         try:
             with self._translate_errors(name):
-                await obstore.delete_async(self._store, key)
+                await obstore.delete_async(self._stores.quick, key)
         except _NotFound:
             return
 
@@ -87,7 +129,7 @@ class ObjectBlobs:
         del alive  # objects do not record which replica stored them
         newest = datetime.now(UTC) - ORPHAN_AGE
         with self._translate_errors("*"):
-            async for page in self._store.list(prefix=self._prefix):
+            async for page in self._stores.read.list(prefix=self._prefix):
                 old = [entry["path"] for entry in page if entry["last_modified"] < newest]
                 for name in filter(is_own_name, (path.removeprefix(self._prefix) for path in old)):
                     if not await exists(name.partition("/")[0]):
@@ -106,6 +148,17 @@ class ObjectBlobs:
             raise Unavailable(
                 f"the blob store at {self._url} failed at {name}: {_first_line(error)}"
             ) from error
+
+
+async def _beginning(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """Read the chunks until there are more than `SMALL_BYTES`. Return them, and whether they are all."""
+    read, size = [], 0
+    async for chunk in chunks:
+        read.append(chunk)
+        size += len(chunk)
+        if size > SMALL_BYTES:
+            return b"".join(read), False
+    return b"".join(read), True
 
 
 class _NotFound(Unavailable):
@@ -128,10 +181,11 @@ class _Upload:
         self._complete = False
         self._send, self._receive = anyio.create_memory_object_stream[bytes](0)
 
-    async def feed(self, chunks: AsyncIterator[bytes]) -> None:
-        """Send all chunks, unless the store has given up."""
+    async def feed(self, begin: bytes, chunks: AsyncIterator[bytes]) -> None:
+        """Send `begin` and all chunks, unless the store has given up."""
         with self._send:
             try:
+                await self._send.send(begin)
                 async for chunk in chunks:
                     await self._send.send(chunk)
             except anyio.BrokenResourceError:
