@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from attrs import define, evolve, field
@@ -30,6 +31,9 @@ class CountedImages:
 
     async def tag(self, name: str, repository: str, tag: str) -> None:
         self.tags.append(name)
+
+
+DAILY = EnvironmentsConfig(cache_bytes_max=1, age_seconds_max=86400, architecture="amd64")
 
 
 def environments_on(images: CountedImages) -> Environments:
@@ -71,6 +75,18 @@ async def test_a_use_is_recorded_whichever_clock_is_ahead(seconds: float, is_rec
     images = CountedImages({f"{PULLED_REPOSITORY}:a"}, used_ago=timedelta(seconds=seconds))
     assert await environments_on(images).find(spec_of(f"{PULLED_REPOSITORY}:a")) is not None
     assert bool(images.tags) == is_recorded
+
+
+@pytest.mark.parametrize(("age", "is_found"), [(timedelta(days=30), False), (timedelta(hours=1), True)])
+async def test_only_the_engine_makes_an_environment_expire(age: timedelta, is_found: bool) -> None:
+    """If the clock of this machine is 30 days ahead, each run would repeat the setup."""
+    now = datetime.now(UTC)
+    environment = evolve(image("env"), created_at=now - timedelta(days=30), used_at=now - timedelta(days=30))
+    tagged = evolve(environment, used_at=environment.created_at + age)
+    images = Mock(find=AsyncMock(side_effect=[image("a"), environment, tagged]), tag=AsyncMock())
+    spec = evolve(spec_of("a"), pre_commands=("true",))
+    found = await evolve(environments_on(images), config=DAILY).find(spec)
+    assert (found is environment) == is_found
 
 
 async def test_a_missing_image_is_found_as_soon_as_it_exists() -> None:

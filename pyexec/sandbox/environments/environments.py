@@ -124,14 +124,20 @@ class Environments:
     async def _find_environment(self, key: str, recipe: Recipe) -> Image | None:
         """Return the environment; None if it is missing or expired."""
         image = await self.images.find(f"{REPOSITORY}:{key}")
-        if image is None:
-            return None
-        age = datetime.now(UTC) - image.created_at
-        if not recipe.pinned and age > timedelta(seconds=self.config.age_seconds_max):
+        if image is None or (not recipe.pinned and await self._is_expired(image, key)):
             return None
         await self._mark_used(image, REPOSITORY, key)
         self.meter.count(ENVIRONMENT_HITS)
         return image
+
+    async def _is_expired(self, image: Image, key: str) -> bool:
+        """Return True if the environment is too old by this machine's clock and by the engine's."""
+        age_max = timedelta(seconds=self.config.age_seconds_max)
+        if datetime.now(UTC) - image.created_at <= age_max:
+            return False
+        await self.images.tag(image.id, REPOSITORY, key)  # so that the engine says how late it is
+        tagged = await self.images.find(image.id)
+        return tagged is None or tagged.used_at - tagged.created_at > age_max
 
     async def _build(self, base: Image, recipe: Recipe, key: str, on_output: OnOutput) -> None:
         try:
