@@ -37,6 +37,10 @@ _UNUSED_STDLIB = (
     "_tkinter*.so", "nis.*.so", "readline*.so",
     # Replacements in Python for modules in C that are always there; modules that need a terminal or a window.
     "_pydecimal.py", "_pyio.py", "curses", "turtle.py",
+    # Modules that Python 3.12 and 3.13 no longer have, and others for developers and for mail.
+    "aifc.py", "asynchat.py", "asyncore.py", "cgi.py", "cgitb.py", "chunk.py", "crypt.py", "imghdr.py", "imp.py",
+    "mailcap.py", "msilib", "nntplib.py", "pipes.py", "smtpd.py", "sndhdr.py", "sunau.py", "telnetlib.py", "uu.py",
+    "xdrlib.py", "doctest.py", "imaplib.py", "mailbox.py", "pickletools.py",
 )  # fmt: skip
 # Sources and headers of C extensions, type stubs, source maps, and tests.
 _UNUSED_PACKAGES = (

@@ -55,7 +55,7 @@ async def test_each_link_of_an_html_page_works(web: Web, start: str) -> None:
 async def test_linked_files_have_their_types(web: Web) -> None:
     types = {
         "/docs/speed.svg": "image/svg+xml",
-        "/docs/console/run.png": "image/png",
+        "/docs/console/run.webp": "image/webp",
         "/LICENSE": "text/plain",
     }
     async with aiohttp.ClientSession(web.url) as http:

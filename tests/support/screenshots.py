@@ -114,8 +114,8 @@ async def take(page: Page, name: str, height: int) -> None:
     await page.set_viewport_size({"width": size["width"], "height": height})
     taken = await page.screenshot(scale="device", animations="disabled")
     with Image.open(BytesIO(taken)) as picture:
-        small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-        small.save(FOLDER / f"{name}.png", optimize=True)
+        small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).convert("RGB")
+        small.save(FOLDER / f"{name}.webp", lossless=True, quality=100, method=6)
 
 
 def main() -> None:

@@ -24,14 +24,14 @@ _TEXT = "text/plain; charset=utf-8"
 _TYPES = {
     ".md": "text/markdown; charset=utf-8",
     ".json": "application/json",
-    ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".webp": "image/webp",
     ".yml": "application/yaml",
 }
 """The media types of pages and linked files, by suffix."""
 _PAGES_DIR = Path(str(files("pyexec.web") / "pages"))
 _PAGES = ("llms.txt", "*.md", "*/*.md", "*/*/*.md")
-_LINKED = ("LICENSE", "docs/*.json", "docs/*.svg", "docs/*.yml", "docs/console/*.png")
+_LINKED = ("LICENSE", "docs/*.json", "docs/*.svg", "docs/*.yml", "docs/console/*.webp")
 PAGES = frozenset(
     f"/{page.relative_to(_PAGES_DIR)}" for pattern in _PAGES + _LINKED for page in _PAGES_DIR.glob(pattern)
 )
