@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from attrs import field, frozen
 
-from pyexec.domain.field_hints import SESSION_HINTS
+from pyexec.domain.field_hints import OTHER_NAMES
 from pyexec.domain.spec import (
     ENV_VARS,
     REQUIREMENTS_TXT,
@@ -23,7 +23,7 @@ SECONDS_MIN = 1
 class SessionRequest:
     """Options of a session. A time that is missing has the server's default."""
 
-    HINTS: ClassVar = SESSION_HINTS
+    HINTS: ClassVar = OTHER_NAMES
 
     docker_image: str | None = None
     requirements_txt: str | None = field(default=None, metadata=REQUIREMENTS_TXT)

@@ -6,6 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+OTHER_NAMES = {
+    **dict.fromkeys(("packages", "dependencies", "libraries", "modules"), "requirements"),
+    **dict.fromkeys(("environment", "variables"), "env_vars"),
+    **dict.fromkeys(("argv", "arguments"), "script_args"),
+    "input": "stdin",
+    "time_limit": "timeout_seconds",
+}
+"""What is meant by names that are not similar to it, as in the HTTP API. Not every tool has these arguments."""
 _HINTS = {
     "config.network_disabled: false, or --network)": "network: true)",
     "; change it with config.disk_mb, or --disk)": ")",

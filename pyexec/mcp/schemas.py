@@ -11,8 +11,7 @@ import anyio.to_thread
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from pyexec.domain.field_hints import MEANT
-from pyexec.mcp.argument_terms import argument_terms
+from pyexec.mcp.argument_terms import OTHER_NAMES
 
 Schema = dict[str, Any]
 
@@ -148,9 +147,8 @@ def _sentence(error: ValidationError) -> str:
         case "additionalProperties":
             known = error.schema["properties"]
             unknown = min(name for name in error.instance if name not in known)
-            meant = argument_terms(MEANT.get(unknown, ""))
             near = difflib.get_close_matches(unknown[:_NAME_CHARACTERS], known, n=1)
-            name = meant or next(iter(near), "")
+            name = OTHER_NAMES.get(unknown) or next(iter(near), "")
             hint = f"did you mean {name!r}?" if name in known else f"known are {', '.join(known)}"
             return f"unknown argument {unknown[:_NAME_CHARACTERS]!r}; {hint}"
     text = error.message

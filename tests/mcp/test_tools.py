@@ -11,7 +11,8 @@ from mcp import MCPError
 from mcp_types import ResourceLink
 
 from pyexec import codec
-from pyexec.mcp import schemas
+from pyexec.domain.field_hints import RUN_HINTS
+from pyexec.mcp import argument_terms, schemas
 from pyexec.web.mcp.executor import ServiceExecutor
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
@@ -239,6 +240,12 @@ async def test_an_unknown_tool_is_a_protocol_error(connect: Connect) -> None:
         with pytest.raises(MCPError, match="unknown tool 'run_ruby'; known are run_python") as error:
             await client.call_tool("run_ruby", {})
         assert error.value.code == -32602
+
+
+def test_names_of_other_services_are_known_as_in_the_api() -> None:
+    meant = {name: f"did you mean {meant!r}?" for name, meant in argument_terms.OTHER_NAMES.items()}
+    hints = {name: argument_terms.argument_terms(hint) for name, hint in RUN_HINTS.items()}
+    assert {name: hint for name, hint in hints.items() if hint.startswith("did you mean")} == meant
 
 
 def test_lists_have_the_limit_of_the_api() -> None:
