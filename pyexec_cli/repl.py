@@ -257,7 +257,7 @@ class _Repl:
 
     async def _print(self, result: Result) -> int:
         self._start_line()
-        if result.result is not None:
+        if result.result not in (None, "None"):
             await self._console.write("stdout", f"{result.result}\n".encode())
         await output_displays(
             result, self._output_dir, self._console, show=True, show_text=True, first=self._displays + 1

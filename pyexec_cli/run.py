@@ -89,7 +89,7 @@ async def evaluate(flags: Flags, script: ScriptFlags, code: str) -> int:
             # If the program did not start, stderr is the output of the setup.
             stderr = result.stderr if result.started_at else printable(result.stderr)
             await console.write("stderr", stderr.encode())
-            if result.result is not None:
+            if result.result not in (None, "None"):
                 await console.write("stdout", f"{result.result}\n".encode())
         await download_output_files(client, result, script.output_dir or ".", console)
         await output_displays(result, script.output_dir, console, show=not script.as_json)

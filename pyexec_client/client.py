@@ -132,8 +132,8 @@ class AsyncClient:
     ) -> Result:
         """Run source text, or source texts by file name, without building an archive.
 
-        If `last_expression` is true, `Result.result` is the `repr` of the last expression, or None if its value is
-        None. `python_version`, for example "3.12", selects an image.
+        If `last_expression` is true, `Result.result` is the `repr` of the last expression. `python_version`,
+        for example "3.12", selects an image.
         """
         request = requests.evaluate(
             code,

@@ -92,7 +92,7 @@ def _sections(result: Document) -> Iterator[str]:
         if text := result.get(name):
             note = " (the server stored only its beginning)" if cut.get(name) else ""
             yield f"{name}{note}:\n{shortened(text.rstrip())}"
-    if (value := result.get("result")) is not None:
+    if (value := result.get("result")) not in (None, "None"):  # as in an interactive interpreter
         yield f"result: {shortened(value)}"
     yield _summary(result)
 

@@ -60,8 +60,9 @@ def exit_code(result: Result) -> int:
 
 def text_of(result: Result) -> str:
     """Return the output, the value of the last expression, and notes on failures and truncated output."""
+    value = "" if result.result in (None, "None") else result.result  # as in an interactive interpreter
     shown = (_plain_text(display.data) for display in result.displays)
-    parts = (result.stdout, result.stderr, *shown, result.result, *(f"[{note}]" for note in notes(result)))
+    parts = (result.stdout, result.stderr, *shown, value, *(f"[{note}]" for note in notes(result)))
     return "\n".join(part.rstrip("\n") for part in parts if part)
 
 

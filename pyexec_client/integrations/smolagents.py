@@ -73,5 +73,5 @@ class SmolagentsExecutor(PythonExecutor):
         if not result.ok:
             raise InterpreterError(text_of(result))
         images = [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for _, data in images_of(result)]
-        output = images[0] if images and result.result is None else result.result
+        output = images[0] if images and result.result in (None, "None") else result.result
         return CodeOutput(output, result.stdout + result.stderr, is_final_answer=False)

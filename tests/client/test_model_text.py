@@ -19,6 +19,7 @@ def result_of(**fields: Any) -> Result:
     [
         ({}, ""),
         ({"stdout": "out\n", "stderr": "err\n", "result": "42"}, "out\nerr\n42"),
+        ({"stdout": "out\n", "result": "None"}, "out"),
         ({"stdout": "out", "exit_code": 3}, "out\n[exit code 3]"),
         (
             {

@@ -109,6 +109,12 @@ def test_a_result_without_output_says_how_it_ended() -> None:
     assert texts(failed) == ["exe_1: failed, exit code 124, 12 ms, timeout, longer than 1 s"]
 
 
+def test_a_result_of_none_is_left_out() -> None:
+    assert texts(result(stdout="42\n", result="None")) == [
+        "stdout:\n42\n\nexe_1: completed, exit code 0, 12 ms"
+    ]
+
+
 def test_truncated_output_is_named() -> None:
     (text,) = texts(result(stdout="x", truncated={"stdout": True, "stderr": False}))
     assert text.startswith("stdout (the server stored only its beginning):\nx")

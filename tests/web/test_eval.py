@@ -93,9 +93,9 @@ async def test_the_error_line_is_the_innermost_line_of_the_users_files(
     [
         ("1 + 1", "2"),
         ("'text'", "'text'"),
-        ("None", None),
+        ("None", "None"),
         ("x = 3\nx ** 2  # comment\n\n", "9"),
-        ("print('printed')", None),
+        ("print('printed')", "None"),
         ("'ü€𝄞\\n'", "'ü€𝄞\\n'"),
         ("class A:\n    def __repr__(self): return 'a\\udcff'\nA()", "a\\udcff"),
         ("def f():\n    return [f.__module__, __name__]\nf()", "['__main__', '__main__']"),

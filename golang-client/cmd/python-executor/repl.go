@@ -276,7 +276,7 @@ func (r *repl) startLine() {
 
 func (r *repl) print(result *pyexec.Result) (int, error) {
 	r.startLine()
-	if result.Value != nil {
+	if result.Value != nil && *result.Value != "None" {
 		if err := r.console.write("stdout", []byte(*result.Value+"\n")); err != nil {
 			return 0, err
 		}

@@ -210,7 +210,7 @@ func printEval(result *pyexec.Result, console *console) error {
 	if err := console.write("stderr", stderrOf(result, !result.StartedAt.IsZero())); err != nil {
 		return err
 	}
-	if result.Value == nil {
+	if result.Value == nil || *result.Value == "None" {
 		return nil
 	}
 	return console.write("stdout", []byte(*result.Value+"\n"))

@@ -10,7 +10,7 @@ from _frozen_importlib_external import SourceFileLoader
 
 from pyexec.guest.reports.channel import channel, load, without_own_frames
 
-PLAIN_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set)
+PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set)
 """Types without other forms than their repr."""
 
 
@@ -35,16 +35,11 @@ def main():
     exec(compile(tree, path, "exec"), module.__dict__)
     if last is not None:
         value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)
-        if value is not None:  # as in an interactive interpreter
-            report(value)
-
-
-def report(value):
-    text = repr(value)
-    if channel.is_open():
-        channel.send_result(text.encode("utf-8", "backslashreplace"))
-        if type(value) not in PLAIN_TYPES:
-            load("bundles", "display").show_value(value)
+        text = repr(value)
+        if channel.is_open():
+            channel.send_result(text.encode("utf-8", "backslashreplace"))
+            if type(value) not in PLAIN_TYPES:
+                load("bundles", "display").show_value(value)
 
 
 def print_traceback(kind, error, trace):

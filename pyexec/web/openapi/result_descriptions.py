@@ -69,9 +69,7 @@ RESULT_TYPES: dict[type, TypeDoc] = {
             "ZeroDivisionError",
         ),
         error_line=FieldDoc("Line in the program's own files that raised the exception.", 3),
-        result=FieldDoc(
-            "repr of the last expression, if `eval_last_expr` was set and the value is not `None`.", "42"
-        ),
+        result=FieldDoc("repr of the last expression, if `eval_last_expr` was set.", "42"),
         created_at=FieldDoc("Time of acceptance."),
         started_at=FieldDoc("Time at which the program started."),
         finished_at=FieldDoc("Time at which the execution ended."),
