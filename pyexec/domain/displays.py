@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from pyexec.domain.json_slices import encoded_json, encoded_text
+from pyexec.domain.json_slices import encoded_json, encoded_text, members
 
 DISPLAYS_MAX = 1000
 """Maximum number of displays of a run."""
@@ -19,6 +19,7 @@ MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
 SLICE_BYTES = 48 * 1024
 """How much of a text or of bytes is encoded at once. Base64 needs a multiple of 3 and 4."""
+_DATA, _METADATA = b'{"data": {', b'}, "metadata": '
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
@@ -101,14 +102,39 @@ def json_value(mime: str, value: bytes) -> Iterator[bytes]:
 
 def encoded_display(data: Mapping[str, Sequence[bytes]], metadata: Sequence[bytes]) -> bytes:
     """Encode a display as one line of JSON, given the JSON of its values in slices."""
-    parts, begin = [b'{"data": {'], b""
+    parts, begin = [_DATA], b""
     for mime, value in data.items():
         parts += [begin, json.dumps(mime).encode(), b": ", *value]
         begin = b", "
-    return b"".join([*parts, b'}, "metadata": ', *metadata, b"}"])
+    return b"".join([*parts, _METADATA, *metadata, b"}"])
 
 
 def decode_display(line: bytes) -> Display:
     """Decode a display of an output log."""
     document = json.loads(line)
     return Display(document["data"], document["metadata"])
+
+
+def decode_bounded_display(line: bytes, values_max: int) -> tuple[Display, bool]:
+    """Decode a display without its JSON values that have more than `values_max` values. Return whether it is complete.
+
+    Call this in a thread if the display may be large."""
+    if _signs(line) <= values_max:
+        return decode_display(line), True
+    text, data_end = line.decode(), len(_DATA)
+    kept: dict[str, Any] = {}
+    is_complete = True
+    for mime, value, value_end in members(text, data_end):
+        data_end = value_end
+        if value.startswith('"') or _signs(value.encode()) <= values_max:
+            kept[mime] = json.loads(value)
+        else:
+            is_complete = False
+    metadata = text[data_end + len(_METADATA) : -1]
+    has_metadata = _signs(metadata.encode()) <= values_max
+    return Display(kept, json.loads(metadata) if has_metadata else {}), is_complete and has_metadata
+
+
+def _signs(text: bytes) -> int:
+    """Return at least the number of values in a JSON text: the commas and opening brackets, also those in strings."""
+    return sum(text.count(sign) for sign in (b",", b"[", b"{"))

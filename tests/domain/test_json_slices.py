@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain import json_slices
-from pyexec.domain.json_slices import DEPTH_MAX, encoded_json, encoded_text
+from pyexec.domain.json_slices import DEPTH_MAX, encoded_json, encoded_text, members
 from tests.events import json_values
 
 signs = st.text(st.sampled_from('[]{}",: 1a\\ue-.0n'), max_size=40)
@@ -113,3 +113,10 @@ def test_text_is_encoded_as_in_one_step(text: str, size: int) -> None:
         pieces = (data[at : at + size] for at in range(0, len(data), size))
         found = b"".join(encoded_text(pieces, ensure_ascii=ensure_ascii)).decode()
         assert found == json.dumps(text, ensure_ascii=ensure_ascii)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), json_values), sizes)
+def test_the_members_of_an_object_are_found(value: dict[str, object], size: int) -> None:
+    with patch.object(json_slices, "SCAN_CHARACTERS", size):
+        found = [(name, text) for name, text, _ in members(json.dumps(value, ensure_ascii=False), 1)]
+    assert found == [(name, json.dumps(each, ensure_ascii=False)) for name, each in value.items()]

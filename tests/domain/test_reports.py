@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.codec import to_json
-from pyexec.domain.displays import Display, decode_display, is_mime_type
+from pyexec.domain.displays import Display, decode_bounded_display, decode_display, is_mime_type
 from pyexec.domain.json_slices import DEPTH_MAX
 from pyexec.errors import SandboxBroken
 from pyexec.guest.reports import channel
@@ -254,3 +254,18 @@ def test_a_large_display_lets_other_tasks_run(shown_field: bytes) -> None:
     assert not reader.displays_truncated
     assert len(times) > 40
     assert max(times) < sum(times) / 5 + 0.02
+
+
+def test_a_decoded_display_has_a_bounded_number_of_values() -> None:
+    def bounded(*fields: bytes) -> tuple[Display, bool]:
+        [line] = filter(None, ReportReader(LIMIT).feed(record(DISPLAY, b"".join(fields))))
+        return decode_bounded_display(line, 10)
+
+    large = field(JSON, "a/b", b"[" + b'{"text/html": "no"}, ' * 10 + b"1]")
+    small, text = field(JSON, "c/d", b"[1, 2]"), field(TEXT, "text/html", b"<p>, {" * 20)
+    kept = {"c/d": [1, 2], "text/html": "<p>, {" * 20}
+    assert bounded(text, small) == (Display({"text/html": kept["text/html"], "c/d": [1, 2]}, {}), True)
+    assert bounded(large, small, text) == (Display(kept, {}), False)
+    assert bounded(large) == (Display({}, {}), False)
+    metadata = field(METADATA, "", b'{"a": [' + b"1, " * 20 + b"1]}")
+    assert bounded(small, metadata) == (Display({"c/d": [1, 2]}, {}), False)
