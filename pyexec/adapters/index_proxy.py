@@ -18,6 +18,7 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
+from pyexec.adapters.connection_limit import RETRY_AFTER, ConnectionLimits, LimitedRunner
 from pyexec.addresses import split_host_port
 from pyexec.errors import SettingsError
 
@@ -28,6 +29,10 @@ CHUNK_BYTES = 256 * 1024
 IN_CONTAINER = "/.dockerenv"
 """Docker creates this file in every container."""
 IDLE_SECONDS = 60.0
+LIMITS = ConnectionLimits(total=512, per_address=256)
+"""uv opens up to 50 connections. Several setups have one address if Docker's userland proxy connects them."""
+REQUESTS_MAX = 100
+"""Maximum number of requests that one setup makes at the same time."""
 _PAGES = frozenset(
     {"text/html", "application/vnd.pypi.simple.v1+html", "application/vnd.pypi.simple.v1+json"}
 )
@@ -44,22 +49,35 @@ class IndexProxy:
     address: str
     index: URL
     session: aiohttp.ClientSession
-    _passwords: set[str] = field(factory=set)
+    _requests: dict[str, int] = field(factory=dict)
+    """The number of requests in progress, by the password of the setup."""
 
     @contextmanager
     def grant(self) -> Iterator[str]:
         """Yield the URL of the index for one setup. Its password is valid inside the block only."""
         password = secrets.token_urlsafe(24)
-        self._passwords.add(password)
+        self._requests[password] = 0
         try:
             yield f"http://{USER}:{password}@{self.address}{self.index.raw_path}"
         finally:
-            self._passwords.discard(password)
+            del self._requests[password]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer a request of a setup with the index's response."""
-        if not self._is_granted(request.headers.get("Authorization", "")):
+        password = self._password(request.headers.get("Authorization", ""))
+        if password is None:
             raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="pyexec"'})
+        if self._requests[password] >= REQUESTS_MAX:
+            text = f"too many requests: {REQUESTS_MAX} of this setup are in progress"
+            raise web.HTTPTooManyRequests(text=text, headers=RETRY_AFTER)
+        self._requests[password] += 1
+        try:
+            return await self._ask_index(request)
+        finally:
+            if password in self._requests:
+                self._requests[password] -= 1
+
+    async def _ask_index(self, request: web.Request) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if not _is_below(path, _parent(self.index.raw_path)):
             raise web.HTTPNotFound(text="the proxy serves only the package index")
@@ -115,9 +133,13 @@ class IndexProxy:
     def _link(self) -> bytes:
         return f"{self.index.origin()}/".encode()
 
-    def _is_granted(self, authorization: str) -> bool:
-        given = authorization.encode()
-        return any(secrets.compare_digest(given, basic_auth(USER, each).encode()) for each in self._passwords)
+    def _password(self, authorization: str) -> str | None:
+        """Return the password that a request has; None if it is not that of a running setup."""
+        given, found = authorization.encode(), None
+        for password in self._requests:
+            if secrets.compare_digest(given, basic_auth(USER, password).encode()):
+                found = password
+        return found
 
 
 @asynccontextmanager
@@ -125,12 +147,20 @@ async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> A
     """Serve the index at `address`, a host and a port. Raises `SettingsError` if that is impossible."""
     host, port = split_host_port(address)
     context = ssl.create_default_context(cafile=ca_bundle)
+    connector = aiohttp.TCPConnector(ssl=context, limit=LIMITS.total)
     timeout = aiohttp.ClientTimeout(total=None, connect=IDLE_SECONDS, sock_read=IDLE_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(ssl=context)) as session:
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         proxy = IndexProxy(address, URL(index_url, encoded=True), session)
         app = web.Application()
         app.router.add_get("/{path:.*}", proxy.handle)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
+        runner = LimitedRunner(
+            app,
+            LIMITS,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0,
+            keepalive_timeout=IDLE_SECONDS,
+        )
         await runner.setup()
         try:
             await _listen(runner, host, port)

@@ -5,28 +5,25 @@ The values of a bundle are JSON for JSON types, text for text types, and base64 
 import binascii
 import json
 import re
-from collections.abc import Mapping
+import string
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+
+from pyexec.domain.json_slices import encoded_json, encoded_text, members
 
 DISPLAYS_MAX = 1000
 """Maximum number of displays of a run."""
 MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
-JSON_VALUES_MAX = 500_000
-"""Maximum number of commas and brackets in a JSON value. More values would occupy the event loop for too long."""
-JSON_DEPTH_MAX = 100
-"""Maximum number of lists and objects in each other. Libraries that encode or parse a result have a limit, too; the
-lowest that is known is 200 (that of pydantic, in MCP clients)."""
-JSON_LONG_NUMBERS_MAX = 5_000
-"""Maximum number of numbers in a JSON value that take long to convert: above 1e100, below 1e-100, or with more than 100
-digits. An integer counts once for each 100 digits."""
-_EXPONENT_MAX = 100
-_DIGITS_MAX = 100
+SLICE_BYTES = 48 * 1024
+"""How much of a text or of bytes is encoded at once. Base64 needs a multiple of 3 and 4."""
+_DATA, _METADATA = b'{"data": {', b'}, "metadata": '
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
+_WHITESPACE = string.whitespace.encode()
 _BINARY = re.compile(r"(image|audio|video|font)/(?!svg\+xml$).*|application/(pdf|octet-stream|zip)")
 
 
@@ -63,99 +60,81 @@ def must_be_text(mime: str) -> bool:
     return is_text_type(mime) or is_binary_type(mime)
 
 
-def binary_value(mime: str, value: bytes) -> str:
-    """Return the value of bytes: text for a text type, else base64."""
+def binary_value(mime: str, value: bytes) -> Iterator[bytes]:
+    """Yield the JSON of bytes in slices: text for a text type, else base64."""
     if is_text_type(mime):
-        return value.decode("utf-8", "replace")
-    return binascii.b2a_base64(value, newline=False).decode()
+        yield from text_value(mime, value)
+        return
+    quote = b'"'
+    for at in range(0, len(value), SLICE_BYTES):
+        yield quote + binascii.b2a_base64(value[at : at + SLICE_BYTES], newline=False)
+        quote = b""
+    yield quote + b'"'
 
 
-def text_value(mime: str, value: bytes) -> str:
-    """Return the value of a text. That of a binary type must be base64; raise `ValueError` if it is not."""
-    text = value.decode("utf-8", "replace")
-    if not is_binary_type(mime):
-        return text
-    compact = "".join(text.split())
-    binascii.a2b_base64(compact, strict_mode=True)
-    return compact
+def text_value(mime: str, value: bytes) -> Iterator[bytes]:
+    """Yield the JSON of a text in slices. That of a binary type must be base64; raise `ValueError` if it is not."""
+    if is_binary_type(mime):
+        yield from _base64_value(value.translate(None, _WHITESPACE))
+        return
+    slices = (value[at : at + SLICE_BYTES] for at in range(0, len(value), SLICE_BYTES))
+    yield from encoded_text(slices, ensure_ascii=False)
 
 
-def json_value(value: bytes) -> Any:
-    """Parse JSON; raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values."""
-    brackets = value.count(b"[") + value.count(b"{")
-    if brackets + value.count(b",") >= JSON_VALUES_MAX:
-        raise ValueError(f"the value has more than {JSON_VALUES_MAX} values")
-    try:
-        long_numbers = _LongNumbers()
-        document = json.loads(
-            value,
-            parse_constant=_reject_constant,
-            parse_int=long_numbers.parse_int,
-            parse_float=long_numbers.parse_float,
-        )
-    except RecursionError as error:
-        raise ValueError("the value is nested too deeply") from error
-    if brackets > JSON_DEPTH_MAX:
-        _check_depth(document)
-    return document
+def _base64_value(value: bytes) -> Iterator[bytes]:
+    if b"=" in value[:-2]:
+        raise ValueError("the padding is not at the end")
+    quote = b'"'
+    for at in range(0, len(value), SLICE_BYTES):
+        part = value[at : at + SLICE_BYTES]
+        binascii.a2b_base64(part, strict_mode=True)
+        yield quote + part
+        quote = b""
+    yield quote + b'"'
 
 
-class _LongNumbers:
-    """Parses the numbers of a JSON value; raises `ValueError` if converting them back to text would take too long.
-
-    A float with a large exponent takes ten times as long as another one, and the time of an integer grows with the
-    square of its length."""
-
-    def __init__(self) -> None:
-        self._left = JSON_LONG_NUMBERS_MAX
-
-    def parse_int(self, text: str) -> int:
-        if len(text) > _DIGITS_MAX:
-            self._count(len(text) // _DIGITS_MAX)
-        return int(text)
-
-    def parse_float(self, text: str) -> float:
-        number = float(text)
-        if "e" in text or "E" in text or len(text) > _DIGITS_MAX:
-            size = abs(number)
-            if not 10.0**-_EXPONENT_MAX < size < 10.0**_EXPONENT_MAX and size != 0:
-                self._count(1)
-        return number
-
-    def _count(self, units: int) -> None:
-        self._left -= units
-        if self._left < 0:
-            raise ValueError(f"the value has more than {JSON_LONG_NUMBERS_MAX} long numbers")
+def json_value(mime: str, value: bytes) -> Iterator[bytes]:
+    """Yield JSON in slices, as `encoded_json`. That of a text or binary type must be a string."""
+    if must_be_text(mime) and not value.lstrip().startswith(b'"'):
+        raise ValueError(f"the value of {mime} is not a string")
+    return encoded_json(value)
 
 
-def _check_depth(document: Any) -> None:
-    """Raise `ValueError` for a document that is nested too deeply."""
-    level = [document]
-    for _ in range(JSON_DEPTH_MAX + 1):
-        containers = [value for value in level if isinstance(value, dict | list)]
-        if not containers:
-            return
-        level = [
-            each for value in containers for each in (value.values() if isinstance(value, dict) else value)
-        ]
-    raise ValueError(f"the value is nested more than {JSON_DEPTH_MAX} levels deep")
-
-
-def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def encode_display(display: Display) -> bytes:
-    """Encode a display as one line of JSON; raise `ValueError` for a value that JSON cannot express."""
-    try:
-        document = {"data": display.data, "metadata": display.metadata}
-        # JSON escapes can name half of a surrogate pair, which UTF-8 cannot.
-        return json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    except RecursionError as error:
-        raise ValueError("the value is nested too deeply") from error
+def encoded_display(data: Mapping[str, Sequence[bytes]], metadata: Sequence[bytes]) -> bytes:
+    """Encode a display as one line of JSON, given the JSON of its values in slices."""
+    parts, begin = [_DATA], b""
+    for mime, value in data.items():
+        parts += [begin, json.dumps(mime).encode(), b": ", *value]
+        begin = b", "
+    return b"".join([*parts, _METADATA, *metadata, b"}"])
 
 
 def decode_display(line: bytes) -> Display:
     """Decode a display of an output log."""
     document = json.loads(line)
     return Display(document["data"], document["metadata"])
+
+
+def decode_bounded_display(line: bytes, values_max: int) -> tuple[Display, bool]:
+    """Decode a display without its JSON values that have more than `values_max` values. Return whether it is complete.
+
+    Call this in a thread if the display may be large."""
+    if _signs(line) <= values_max:
+        return decode_display(line), True
+    text, data_end = line.decode(), len(_DATA)
+    kept: dict[str, Any] = {}
+    is_complete = True
+    for mime, value, value_end in members(text, data_end):
+        data_end = value_end
+        if value.startswith('"') or _signs(value.encode()) <= values_max:
+            kept[mime] = json.loads(value)
+        else:
+            is_complete = False
+    metadata = text[data_end + len(_METADATA) : -1]
+    has_metadata = _signs(metadata.encode()) <= values_max
+    return Display(kept, json.loads(metadata) if has_metadata else {}), is_complete and has_metadata
+
+
+def _signs(text: bytes) -> int:
+    """Return at least the number of values in a JSON text: the commas and opening brackets, also those in strings."""
+    return sum(text.count(sign) for sign in (b",", b"[", b"{"))

@@ -7,7 +7,7 @@ from datetime import datetime
 from attrs import evolve, frozen
 
 from pyexec.domain.crash import TracebackEntry
-from pyexec.domain.displays import Display, decode_display
+from pyexec.domain.displays import Display, decode_bounded_display, decode_display
 from pyexec.domain.events import Failed, Finished, Terminal, Usage
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.output_files import OutputFile, OutputFiles, SkipReason, missing_files
@@ -100,12 +100,24 @@ def _cut(text: str | None) -> str | None:
     return f"{text[: SUMMARY_CHARACTERS - 1]}…"
 
 
-def result_of(execution: Execution, output_log: OutputLog) -> Result:
-    """Return the result of an execution. `output_log` is its output so far."""
+def result_of(execution: Execution, output_log: OutputLog, display_values_max: int | None = None) -> Result:
+    """Return the result of an execution. `output_log` is its output so far.
+
+    With `display_values_max`, displays have no larger JSON values."""
     result = result_without_output(execution, output_log)
+    displays = result.displays
+    if displays is not None:
+        lines, values_max = output_log.displays(), display_values_max
+        decoded = [
+            (decode_display(line), True) if values_max is None else decode_bounded_display(line, values_max)
+            for line in lines
+        ]
+        displays = tuple(display for display, _ in decoded)
+        if not all(is_complete for _, is_complete in decoded):
+            result = evolve(result, truncated=evolve(result.truncated, displays=True))
     return evolve(
         result,
-        displays=None if result.displays is None else tuple(map(decode_display, output_log.displays())),
+        displays=displays,
         stdout=output_log.text_of(Stream.STDOUT),
         stderr=output_log.text_of(Stream.STDERR),
     )

@@ -43,12 +43,23 @@ _EVENT = re.compile(
 )
 """A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
 _KEYWORD = re.compile(
-    rb"T(?:raceback \(most recent call last|ask exception|he above exception)|\([0-9]+ sub-exception|Warning:"
-    rb"|  (?:\+-\+-|File \")|E(?:xception i|rror in )|Unhandled exception|Process |--- Logging error|Fatal Python"
-    rb"|SyntaxError:|Original exception|During handling"
+    rb"""
+      T(?:raceback[ ]\(most[ ]recent[ ]call[ ]last\):$
+        | ask[ ]exception[ ]was[ ]never[ ]retrieved$
+        | he[ ]above[ ]exception[ ]was[ ]the[ ]direct[ ]cause)
+    | [ ][ ](?:\+-(?<![^\n][ ][ ]\+-)\+-+[ ]1[ ]-+$
+        | File[ ]"(?<![^\n][ ][ ]File[ ]")[^\n]+",[ ]line[ ][0-9]{1,9}$)
+    | \([0-9]+[ ]sub-exceptions?\)$
+    | E(?:xception[ ]i(?:gnored[ ]|n[ ][tcd])|rror[ ]in[ ][as])
+    | Unhandled[ ]exception[ ]in[ ]thread | Process[ ][\w.-]*Process-[0-9:]+:$
+    | ---[ ]Logging[ ]error[ ]---$ | Fatal[ ]Python[ ]error: | SyntaxError:[ ][eN] | :[0-9]+:[ ]\w*Warning:
+    | Original[ ]exception[ ]was:$ | During[ ]handling[ ]of[ ]the[ ]above
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 """A part of each line that matches `_EVENT`. Programs may print many short lines: the search for this expression takes
-a twentieth of the time, because each alternative begins with a character."""
+a twentieth of the time, because each alternative begins with a character. A line that only looks similar should not
+match: each match takes a few microseconds."""
 _HEADING = b"Traceback (most recent call last):"
 _FRAME = re.compile(
     rb'^(?:  \| )?  File "(?P<path>[^\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
@@ -200,12 +211,16 @@ class TracebackParser:
         if start == len(lines):
             return start
         self._open = None
+        if not opened.has_frames:
+            return start
         end = lines.index(b"\n", start) + 1
+        if opened.is_syntax_error and lines.find(b"Error", start, end) < 0:
+            return start
         text = lines[start : min(end, start + LINE_BYTES)].decode("utf-8", "replace").rstrip("\n")
         exception = _EXCEPTION.fullmatch(text.removeprefix(_MARGIN) if opened.is_group else text)
         if exception is None and opened.is_main and not opened.is_group:
             exception = _ANY_EXCEPTION.fullmatch(text)
-        if exception is None or not opened.has_frames:
+        if exception is None:
             return start
         if opened.is_syntax_error and not exception["name"].endswith("Error"):
             return start

@@ -57,14 +57,14 @@ class Cell:
 
 
 def register_streams(interpreter, cell, poller):
-    """Add the descriptors of the interpreter to a poller, if it starts or runs a cell."""
+    """Add the descriptors of the interpreter to a poller: the channel while it starts, and all while it runs a cell."""
     if interpreter is None or (cell is None and interpreter.is_ready):
         return
     for fd in interpreter.streams.outputs:
-        if cell is not None or fd == interpreter.channel:
-            poller.register(fd, select.POLLIN)
-    if interpreter.outgoing and interpreter.channel in interpreter.streams.outputs:
-        poller.register(interpreter.channel, select.POLLIN | select.POLLOUT)
+        is_channel = fd == interpreter.channel
+        if is_channel or cell is not None:
+            writes = select.POLLOUT if is_channel and interpreter.outgoing else 0
+            poller.register(fd, select.POLLIN | writes)
 
 
 def forward(interpreter, cell, frames, fd, size):

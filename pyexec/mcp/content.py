@@ -182,7 +182,7 @@ def with_bounded_displays(result: Document) -> Document:
     kept, is_cut, left = [], False, DISPLAY_VALUES_MAX
     for display in displays:
         count = _count_values(display, left)
-        if count > left:
+        if count > left or not display["data"]:
             is_cut = True
             display = _without_json(display["data"])
             count = _count_values(display, left)

@@ -3,7 +3,7 @@
 The code that reports is in the program's own process, so a hostile program can report anything. What is malformed is
 dropped, and does not change how the run ends."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 from attrs import define, evolve, field
@@ -12,15 +12,14 @@ from pyexec.domain.crash import NAME_CHARACTERS, Crash, TracebackEntry, Tracebac
 from pyexec.domain.displays import (
     DISPLAYS_MAX,
     MIME_TYPES_MAX,
-    Display,
     binary_value,
-    encode_display,
+    encoded_display,
     is_json_type,
     is_mime_type,
     json_value,
-    must_be_text,
     text_value,
 )
+from pyexec.domain.json_slices import encoded_json
 from pyexec.errors import SandboxBroken
 from pyexec.guest.reports import channel
 from pyexec.guest.wire import REPORT_BYTES_EXTRA
@@ -62,7 +61,8 @@ class ReportReader:
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Read the next bytes. Yield the displays that are now complete, encoded for the output log.
 
-        Raises `SandboxBroken` if the supervisor sends more than it may."""
+        Empty bytes follow some milliseconds of work, so that the caller can let other tasks run. Raises `SandboxBroken`
+        if the supervisor sends more than it may."""
         self._received += len(data)
         if self._received > self.display_bytes + REPORT_BYTES_EXTRA:
             raise SandboxBroken(
@@ -74,7 +74,8 @@ class ReportReader:
             end = _HEADER_BYTES + int.from_bytes(self._buffer[1:_HEADER_BYTES], "big")
             if len(self._buffer) < end:
                 return
-            kind, payload = bytes(self._buffer[:1]), bytes(self._buffer[_HEADER_BYTES:end])
+            with memoryview(self._buffer) as received:
+                kind, payload = bytes(received[:1]), bytes(received[_HEADER_BYTES:end])
             del self._buffer[:end]
             yield from self._read(kind, payload)
 
@@ -85,9 +86,7 @@ class ReportReader:
 
     def _read(self, kind: bytes, payload: bytes) -> Iterator[bytes]:
         if kind == channel.DISPLAY:
-            display = self._display(payload)
-            if display is not None:
-                yield display
+            yield from self._display(payload)
         elif kind == channel.DROPPED:
             self.displays_truncated = True
         elif kind in (channel.RESULT, channel.RESULT_CUT):
@@ -103,57 +102,61 @@ class ReportReader:
             self._malformed = self.displays_truncated = True
             self._buffer.clear()
 
-    def _display(self, payload: bytes) -> bytes | None:
-        """Return a display, if it is valid and the run may have it."""
-        display, complete = read_display(payload)
+    def _display(self, payload: bytes) -> Iterator[bytes]:
+        """Yield a display, if it is valid and the run may have it. Empty bytes come before it, as in `feed`."""
+        encoded, complete = yield from read_display(payload)
         self.displays_truncated |= not complete
-        if not display.data:
-            return None
-        try:
-            encoded = encode_display(display)
-        except ValueError:
-            encoded = b""
-        fits = encoded and self._used + len(encoded) <= self.display_bytes and self._displays < DISPLAYS_MAX
-        if not fits:
+        if encoded is None:
+            return
+        if self._used + len(encoded) > self.display_bytes or self._displays >= DISPLAYS_MAX:
             self.displays_truncated = True
-            return None
+            return
         self._used += len(encoded)
         self._displays += 1
-        return encoded
+        yield encoded
 
 
-def read_display(payload: bytes) -> tuple[Display, bool]:
-    """Return the valid part of a display, and whether that is all of it."""
-    data: dict[str, object] = {}
-    metadata: dict[str, object] = {}
+def read_display(payload: bytes) -> Generator[bytes, None, tuple[bytes | None, bool]]:
+    """Encode the valid part of a display. Yield empty bytes after some milliseconds of work.
+
+    Return the display, which is None if nothing of it is valid, and whether that is all of it."""
+    data: dict[str, list[bytes]] = {}
+    metadata = [b"{}"]
     complete = True
     try:
         for kind, name, value in _fields(payload, MIME_TYPES_MAX + 1):
             mime = name.lower()  # as the guest sends it; clients look for names in lower case
             if kind == channel.METADATA:
-                found = json_value(value)
-                metadata = found if isinstance(found, dict) else {}
+                found = yield from _collect(encoded_json(value))
+                metadata = found if found[0].startswith(b"{") else [b"{}"]
                 continue
             is_new = mime not in data and len(data) < MIME_TYPES_MAX
             if is_new and is_mime_type(mime):
                 with suppress(ValueError):
-                    data[mime] = _value(kind, mime, value)
+                    data[mime] = yield from _collect(_value(kind, mime, value))
             complete = complete and is_new and mime in data
     except ValueError:
         complete = False
-    return Display(data, metadata), complete
+    return encoded_display(data, metadata) if data else None, complete
 
 
-def _value(kind: bytes, mime: str, value: bytes) -> object:
+def _collect(slices: Iterator[bytes]) -> Generator[bytes, None, list[bytes]]:
+    """Return the slices. Yield empty bytes between them."""
+    collected: list[bytes] = []
+    for each in slices:
+        if collected:
+            yield b""
+        collected.append(each)
+    return collected
+
+
+def _value(kind: bytes, mime: str, value: bytes) -> Iterator[bytes]:
     if kind == channel.BINARY:
         return binary_value(mime, value)
     if kind == channel.TEXT:
-        return json_value(value) if is_json_type(mime) else text_value(mime, value)
+        return encoded_json(value) if is_json_type(mime) else text_value(mime, value)
     if kind == channel.JSON:
-        found = json_value(value)
-        if not isinstance(found, str) and must_be_text(mime):
-            raise ValueError(f"the value of {mime} is not a string")
-        return found
+        return json_value(mime, value)
     raise ValueError(f"a field has the unknown kind {kind!r}")
 
 

@@ -165,13 +165,13 @@ class Sandbox:
             self._archive_bytes += len(self._unsent)
             if unsent:
                 async with self._limited_unpacking():
-                    await self._write(unsent)
+                    await self._write(unsent, "archive")
 
     async def unpack(self) -> None:
         """End the archive, and wait until it is unpacked."""
         unsent, self._unsent = self._unsent, b""
         async with self._limited_unpacking():
-            await self._write(unsent + protocol.archive_frame(b""))
+            await self._write(unsent + protocol.archive_frame(b""), "archive")
             with anyio.move_on_after(CHECK_SECONDS) as waited:
                 self._stream.check(await self._stream.next(), Unpacked)
         if waited.cancelled_caught:
@@ -196,7 +196,7 @@ class Sandbox:
 
     async def send_plan(self, plan: ProgramPlan, stdin: bytes) -> None:
         """Send the plan and the standard input. Call `start_program` within a few seconds, or it is rejected."""
-        await self._write(protocol.plan_frames(plan, stdin))
+        await self._write(protocol.plan_frames(plan, stdin), "standard input")
 
     async def start_program(self, signal: StartSignal) -> None:
         """Start the program, and return when its process exists."""
@@ -282,14 +282,14 @@ class Sandbox:
         """Close the connection; the program continues."""
         await self._stream.container.detach()
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, what: str) -> None:
         try:
             await self._stream.container.write(data)
         except Unavailable as error:
             if not isinstance(error.__cause__, TimeoutError):
                 raise
             await self._engine.check()  # if it responds, it is the supervisor that reads nothing
-            raise SandboxStalled("the sandbox did not read its archive or its input in time") from error
+            raise SandboxStalled(f"the sandbox did not read its {what} in time") from error
         except EngineError as error:
             with suppress(EngineError):
                 while (frame := await self._stream.next()) is not None:

@@ -89,6 +89,13 @@ class SessionConnection:
             return await self.stream.container.has_oom_event()
         return False
 
+    async def engine_answers(self) -> bool:
+        """Return False if the engine does not respond. A silent engine does not break the connection."""
+        with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):
+            await self._engine.check()
+            return True
+        return False
+
     async def cpu_seconds(self) -> float | None:
         """Return the processor time of the container, by the engine's counter; None if the engine reports none."""
         with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):

@@ -33,7 +33,6 @@ OPEN_SECONDS = 30.0
 EMPTY_ARCHIVE = bytes(1024)  # a tar without members
 RESTART_PAUSE_SECONDS = 0.1  # limits how many restarts a hostile image can report; a real one takes longer
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
-
 logger = logging.getLogger(__name__)
 
 
@@ -41,19 +40,16 @@ class SessionSandbox:
     """A sandbox that runs the cells of one session.
 
     Call `from_sandbox`, then `send_archive` as often as needed, `unpack` and `open`; or only `adopt`. Then `serve` must
-    run as a task. It connects, and reconnects if the connection breaks. After `ended`, everything that waits raises
-    `SandboxBroken`. `end_reason` is `lost` (the container has ended, or must have ended without a lease), `fenced`
-    (adopted by another replica) or `broken` (bad frames)."""
+    run as a task. It reconnects if the connection breaks. After `ended`, everything that waits raises `SandboxBroken`.
+    `end_reason` is `lost` (container or lease has ended), `fenced` (adopted elsewhere) or `broken` (bad frames)."""
 
     def __init__(self, connection: SessionConnection, generation: int) -> None:
         self._connection = connection
         self._generation = generation
-        self._sandbox: Sandbox | None = None
-        """The sandbox until the session opens."""
+        self._sandbox: Sandbox | None = None  # until the session opens
         self._has_archive = False
         self.image: str | None = None
-        self.synced: Synced | None = None
-        """The supervisor's answer to `open`, or to the first connection after `adopt`."""
+        self.synced: Synced | None = None  # the answer to `open`, or to the first connection after `adopt`
         self.ready = anyio.Event()
         """Set when `synced` has a value, or when the sandbox has ended without one."""
         self.ended = anyio.Event()
@@ -61,10 +57,10 @@ class SessionSandbox:
         self.on_restart: Callable[[str], object] = lambda _: None
         """Called at a restart between two cells. The reasons: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
         self._cell: CellReceiver | None = None
-        self._start: CellStart | None = None
-        """The cell to send again if the supervisor has not received it."""
-        self._numbered: dict[str, bytes] = {}
-        """The last line of each command that is sent again after a reconnection."""
+        self._start: CellStart | None = None  # to send again if the supervisor has not received it
+        self._numbered: dict[
+            str, bytes
+        ] = {}  # the last line of each command, sent again after a reconnection
         self._last_number = 0
         self._transfers = SessionTransfers(self._write_line)
         self._refusals = Refusals()
@@ -194,6 +190,10 @@ class SessionSandbox:
     async def ran_out_of_memory(self) -> bool:
         """Return True after a kill for lack of memory, as `SessionConnection.has_oom_event`."""
         return await self._connection.has_oom_event()
+
+    async def engine_answers(self) -> bool:
+        """Return False if the engine does not respond."""
+        return await self._connection.engine_answers()
 
     async def cpu_seconds(self) -> float | None:
         """Return the processor time of the container, as `SessionConnection.cpu_seconds`."""

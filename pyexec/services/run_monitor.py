@@ -171,7 +171,8 @@ async def follow(run: Run, frames: AsyncIterator[Frame], limits: OutputLimits) -
             if run.reports is None:
                 raise SandboxBroken("the sandbox sent a report that the request did not ask for")
             for display in run.reports.feed(frame.data):
-                run.write_output(Stream.DISPLAY, display)
+                if display:
+                    run.write_output(Stream.DISPLAY, display)
                 await anyio.lowlevel.checkpoint()
         elif isinstance(frame, Exited):
             return outcome_of(frame, run)

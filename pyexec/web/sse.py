@@ -19,7 +19,7 @@ from pyexec.domain.output_log import Stream
 from pyexec.errors import ExecutorError, InvalidRequest, quote
 from pyexec.web.context import public
 from pyexec.web.middleware import CountedResponse, mark_complete
-from pyexec.web.streaming import cooperative, result_pieces
+from pyexec.web.streaming import cooperative, document_pieces, result_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ def _batch_pieces(request: web.Request, execution_id: str, batch: Sequence[Item]
     for item in batch:
         if isinstance(item, EndItem):
             yield from _end_pieces(evolve(item, result=public(request, item.result)))
+        elif isinstance(item, OutputItem) and item.stream is Stream.DISPLAY:
+            yield from _display_pieces(item)
         else:
             yield encode(execution_id, item)
 
@@ -95,6 +97,12 @@ def _end_pieces(item: EndItem) -> Iterator[bytes]:
     position = f"{item.position.seq}.{item.position.offset}"
     yield f"event: {item.event.name}\nid: {position}\ndata: ".encode()
     yield from result_pieces(item.result, item.output_log)
+    yield b"\n\n"
+
+
+def _display_pieces(item: OutputItem) -> Iterator[bytes]:
+    yield f"event: display\nid: {item.position.seq}.{item.position.offset}\ndata: ".encode()
+    yield from document_pieces(item.data)
     yield b"\n\n"
 
 
@@ -115,7 +123,7 @@ def encode(execution_id: str, item: Item) -> bytes:
         case OutputItem(stream=Stream.SETUP):
             name, text = "setup", f'{{"data": "{_base64(item.data)}"}}'
         case OutputItem(stream=Stream.DISPLAY):
-            name, text = "display", item.data.decode()
+            return b"".join(_display_pieces(item))
         case OutputItem():
             name, text = "output", f'{{"stream": "{item.stream}", "data": "{_base64(item.data)}"}}'
         case EndItem():

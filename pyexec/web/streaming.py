@@ -1,6 +1,5 @@
 """Send responses in pieces: files, output, and results whose output is too large to be one JSON text."""
 
-import codecs
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
@@ -11,6 +10,7 @@ from aiohttp import web
 
 from pyexec.codec import to_json
 from pyexec.domain.execution import Execution
+from pyexec.domain.json_slices import encoded_text
 from pyexec.domain.output_log import PIECE_BYTES, OutputLog, Stream
 from pyexec.domain.result import Result, result_of, result_without_output
 from pyexec.services.downloads import Download
@@ -19,7 +19,8 @@ from pyexec.web.middleware import CountedResponse, mark_complete
 
 RESULT_AT_ONCE_BYTES = 64 * 1024
 """A result with more output is sent in pieces. Its JSON can be six times as large."""
-PIECE_CHARACTERS = 16 * 1024
+DISPLAYS_AT_ONCE_BYTES = 16 * 1024
+"""The same for displays, which would be decoded: 64 KiB can be 32,000 JSON values, which take 10 ms (2026-11-28)."""
 WRITE_BYTES = 32 * 1024
 
 
@@ -64,7 +65,10 @@ async def send_result(
 ) -> web.StreamResponse:
     """Send the result of an execution as JSON."""
     traced = trace_headers(request, execution)
-    if len(output_log) <= RESULT_AT_ONCE_BYTES:
+    if (
+        len(output_log) <= RESULT_AT_ONCE_BYTES
+        and output_log.size_of(Stream.DISPLAY) <= DISPLAYS_AT_ONCE_BYTES
+    ):
         return web.json_response(to_json(public(request, result_of(execution, output_log))), headers=traced)
     result = public(request, result_without_output(execution, output_log))
     headers = {"Content-Type": "application/json; charset=utf-8", **traced}
@@ -93,7 +97,7 @@ def result_pieces(result: Result, output_log: OutputLog) -> Iterator[bytes]:
     for name, value in to_json(result).items():
         yield f"{begin}{json.dumps(name)}: ".encode()
         if name in (Stream.STDOUT, Stream.STDERR):
-            yield from _string_pieces(output_log.pieces({Stream(name)}, until))
+            yield from encoded_text(output_log.pieces({Stream(name)}, until), ensure_ascii=True)
         elif name == "displays":
             yield from _list_pieces(output_log.displays(until))
         else:
@@ -107,21 +111,11 @@ def _list_pieces(documents: Iterator[bytes]) -> Iterator[bytes]:
     begin = b"["
     for document in documents:
         yield begin
-        for at in range(0, len(document), PIECE_BYTES):
-            yield document[at : at + PIECE_BYTES]
+        yield from document_pieces(document)
         begin = b", "
     yield b"[]" if begin == b"[" else b"]"
 
 
-def _string_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield UTF-8 text as a JSON string. Invalid bytes are replaced."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    yield b'"'
-    for piece in pieces:
-        text = decoder.decode(piece)
-        for at in range(0, len(text), PIECE_CHARACTERS):
-            yield json.dumps(text[at : at + PIECE_CHARACTERS])[1:-1].encode()
-        if not piece:
-            yield b""
-    yield json.dumps(decoder.decode(b"", final=True))[1:-1].encode()
-    yield b'"'
+def document_pieces(document: bytes) -> Iterator[bytes]:
+    """Yield an encoded document in pieces."""
+    return (document[at : at + PIECE_BYTES] for at in range(0, len(document), PIECE_BYTES))

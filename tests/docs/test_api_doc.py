@@ -11,7 +11,7 @@ import pytest
 from attrs import evolve
 
 from pyexec.codec import TAGS
-from pyexec.domain.displays import Display, encode_display
+from pyexec.domain.displays import encoded_display
 from pyexec.domain.event_stream import EndItem, Item, Position, items_after
 from pyexec.domain.events import FailureType
 from pyexec.domain.output_log import OutputLog, Stream
@@ -86,7 +86,7 @@ def every_item() -> list[Item]:
     output_log = OutputLog()
     for stream in (Stream.SETUP, Stream.STDOUT, Stream.STDERR):
         output_log.append(stream, b"abc")
-    output_log.append(Stream.DISPLAY, encode_display(Display({"text/plain": "42"}, {})))
+    output_log.append(Stream.DISPLAY, encoded_display({"text/plain": [b'"42"']}, [b"{}"]))
     running = evolve(events.running(), image="sha256:0")
     begin = [events.submitted(), events.claimed(), events.released(), events.claimed(), events.preparing()]
     run = [*begin, running, events.adopted(), events.kill_requested()]

@@ -71,7 +71,7 @@ def run(tmp_path: Path, source: str, *, evaluate: bool = False, display_bytes: i
         displays = []
         while message := ours.recv(64 * 1024):
             assert message.startswith(SECRET)
-            displays += [decode_display(each) for each in reader.feed(message[len(SECRET) :])]
+            displays += [decode_display(each) for each in reader.feed(message[len(SECRET) :]) if each]
         stdout, stderr = process.communicate(timeout=30)
     reader.finish(cut=False)
     return Reported(

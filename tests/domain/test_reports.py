@@ -1,6 +1,7 @@
 """Test that nothing a program reports can break the server: every report is bounded and checked."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.codec import to_json
-from pyexec.domain.displays import JSON_DEPTH_MAX, Display, decode_display, is_mime_type
+from pyexec.domain.displays import Display, decode_bounded_display, decode_display, is_mime_type
+from pyexec.domain.json_slices import DEPTH_MAX
 from pyexec.errors import SandboxBroken
 from pyexec.guest.reports import channel
 from pyexec.guest.reports.channel import (
@@ -34,7 +36,7 @@ def record(kind: bytes, payload: bytes) -> bytes:
 
 def shown(*fields: bytes, limit: int = LIMIT) -> tuple[list[Display], bool]:
     reader = ReportReader(limit)
-    displays = [decode_display(each) for each in reader.feed(record(DISPLAY, b"".join(fields)))]
+    displays = [decode_display(each) for each in reader.feed(record(DISPLAY, b"".join(fields))) if each]
     reader.finish(cut=False)
     return displays, reader.displays_truncated
 
@@ -102,7 +104,7 @@ def test_bad_metadata_is_dropped(bad: bytes) -> None:
 def test_the_number_and_the_bytes_of_displays_are_limited() -> None:
     one = record(DISPLAY, field(TEXT, "text/plain", b"x" * 1000))
     reader = ReportReader(LIMIT)
-    displays = list(reader.feed(one * 200))
+    displays = list(filter(None, reader.feed(one * 200)))
     assert sum(map(len, displays)) <= LIMIT < sum(map(len, displays)) + len(displays[0])
     assert reader.displays_truncated
     small = record(DISPLAY, field(TEXT, "text/plain", b""))
@@ -220,9 +222,50 @@ def test_a_json_value_has_a_bounded_depth() -> None:
     def nested(depth: int) -> bytes:
         return (depth // 2) * b'{"a": [' + (depth // 2) * b"]}"
 
-    [display], is_cut = shown(field(JSON, "application/json", nested(JSON_DEPTH_MAX)))
+    [display], is_cut = shown(field(JSON, "application/json", nested(DEPTH_MAX)))
     assert (json.dumps(to_json(display)["data"]["application/json"]).encode(), is_cut) == (
-        nested(JSON_DEPTH_MAX),
+        nested(DEPTH_MAX),
         False,
     )
-    assert shown(field(JSON, "application/json", nested(JSON_DEPTH_MAX + 2))) == ([], True)
+    assert shown(field(JSON, "application/json", nested(DEPTH_MAX + 2))) == ([], True)
+
+
+@pytest.mark.parametrize(
+    "shown_field",
+    [
+        field(JSON, "a/b", b"[" + b"1," * 400_000 + b"1]"),
+        field(JSON, "a/b", b"[" + b'{"a":[]},' * 150_000 + b"1]"),
+        field(METADATA, "", b'{"a": [' + b"[]," * 200_000 + b"1]}") + field(TEXT, "text/plain", b"x"),
+        field(TEXT, "text/html", "<p>€".encode() * 500_000),
+        field(TEXT, "image/png", b"AAAA\n" * 600_000),
+        field(BINARY, "image/png", bytes(3_000_000)),
+    ],
+    ids=["numbers", "objects", "metadata", "text", "base64", "bytes"],
+)
+def test_a_large_display_lets_other_tasks_run(shown_field: bytes) -> None:
+    reader = ReportReader(8 << 20)
+    times, begun = [], time.process_time()
+    for found in reader.feed(record(DISPLAY, shown_field)):
+        times.append(time.process_time() - begun)
+        begun = time.process_time()
+        if found:
+            assert json.loads(found)["data"]
+            begun = time.process_time()
+    assert not reader.displays_truncated
+    assert len(times) > 40
+    assert max(times) < sum(times) / 5 + 0.02
+
+
+def test_a_decoded_display_has_a_bounded_number_of_values() -> None:
+    def bounded(*fields: bytes) -> tuple[Display, bool]:
+        [line] = filter(None, ReportReader(LIMIT).feed(record(DISPLAY, b"".join(fields))))
+        return decode_bounded_display(line, 10)
+
+    large = field(JSON, "a/b", b"[" + b'{"text/html": "no"}, ' * 10 + b"1]")
+    small, text = field(JSON, "c/d", b"[1, 2]"), field(TEXT, "text/html", b"<p>, {" * 20)
+    kept = {"c/d": [1, 2], "text/html": "<p>, {" * 20}
+    assert bounded(text, small) == (Display({"text/html": kept["text/html"], "c/d": [1, 2]}, {}), True)
+    assert bounded(large, small, text) == (Display(kept, {}), False)
+    assert bounded(large) == (Display({}, {}), False)
+    metadata = field(METADATA, "", b'{"a": [' + b"1, " * 20 + b"1]}")
+    assert bounded(small, metadata) == (Display({"c/d": [1, 2]}, {}), False)

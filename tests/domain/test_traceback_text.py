@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.crash import Crash
-from pyexec.domain.traceback import TracebackParser, parse_traceback
+from pyexec.domain.traceback import _EVENT, TracebackParser, _find_event, parse_traceback
 from tests.support.cases import sampled
 
 FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
@@ -150,7 +150,27 @@ def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None
         assert seconds(400_000, step) < 20 * seconds(50_000, step) + 0.02
 
 
-@pytest.mark.parametrize("line", [b"\n", b"x\n", b"T\n", b"  \n"])
+@given(st.lists(lines | st.text('T("x1: +-|W', max_size=9), min_size=1), st.integers(0, 40))
+def test_every_line_that_matters_is_found(text: list[str], cut: int) -> None:
+    data = ("\n".join(text)[cut:] + "\n").encode()
+    found, expected, at = [], [], 0
+    while event := _find_event(data, at):
+        found.append(event.span())
+        at = event.end() + 1
+    at = 0
+    for line in data.split(b"\n")[:-1]:
+        end = at + len(line)
+        last = max(at, end - len("Traceback (most recent call last):"))
+        if matched := _EVENT.match(data, at) or _EVENT.match(data, last):
+            expected.append(matched.span())
+        at = end + 1
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\n", b"x\n", b"T\n", b"  \n", b"Process \n", b'  File "\n', b"Warning:\n", b"  +-+-\n", b":1: a\n"],
+)
 def test_short_lines_take_little_time(line: bytes) -> None:
     data, parser, start = line * (2_000_000 // len(line)), TracebackParser(), time.process_time()
     parser.feed(data)

@@ -48,16 +48,17 @@ def test_displays_with_very_many_values_lose_their_json() -> None:
     displays = [
         {"data": {"application/json": many, "image/png": PNG}, "metadata": {"a": many}},
         {"data": {"application/json": many}, "metadata": {}},
+        {"data": {}, "metadata": {}},  # the server has left out its values
         small,
     ]
     answer = tool_result(result(displays=displays, truncated={"stdout": False, "stderr": False}))
     assert answer.structured_content["displays"] == [
         {"data": {"image/png": PNG}, "metadata": {}},
-        {"data": {"text/plain": DISPLAY_LEFT_OUT}, "metadata": {}},
+        *2 * [{"data": {"text/plain": DISPLAY_LEFT_OUT}, "metadata": {}}],
         small,
     ]
     assert answer.structured_content["truncated"] == {"stdout": False, "stderr": False, "displays": True}
-    assert [block.type for block in answer.content] == ["text", "image", "text", "text"]
+    assert [block.type for block in answer.content] == ["text", "image", "text", "text", "text"]
     assert "some displays are left out" in texts(answer.structured_content)[0]
 
 

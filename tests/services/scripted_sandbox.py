@@ -156,6 +156,10 @@ class ScriptedSandbox:
         await self._process.passing()
         return self._box is not None and self._box.ran_out_of_memory
 
+    async def engine_answers(self) -> bool:
+        await self._process.passing()
+        return not self._engine.away
+
     async def cpu_seconds(self) -> float | None:
         await self._process.passing()
         return None if self._box is None else self._box.cpu_seconds

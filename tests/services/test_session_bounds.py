@@ -13,7 +13,7 @@ from pyexec.ports import Caller
 from pyexec.services.sessions import owned_session
 from pyexec.services.sessions.cell_monitor import GRACE_SECONDS
 from pyexec.services.sessions.cells import CODE_SECONDS, INLINE_CODE_BYTES_MAX
-from tests.services.session_life import SessionLife, scripted
+from tests.services.session_life import ENGINE, SessionLife, scripted
 from tests.services.session_replicas import Scene, checked_scene
 
 __all__ = ["scripted"]
@@ -72,6 +72,32 @@ def test_a_cell_ends_although_its_supervisor_ignores_every_limit(
     assert scene.end(cell) == end
     assert not scene.session(session).is_open
     assert not scene.boxes
+
+
+@pytest.mark.parametrize("limit", ["kill", "cpu", "time"])
+def test_a_session_survives_a_silent_engine_while_a_cell_ends(scene: Scene, limit: str) -> None:
+    """Neither the kill nor the end of the cell may pass such an engine."""
+    life = scene.start()
+    session = scene.open(life, config=RequestedLimits(cpu_seconds=2.0))
+    cell = scene.send(life, session, timeout_seconds=1.0 if limit == "time" else 600.0)
+    box = scene.box()
+    box.is_hostile = True  # its answers do not arrive
+    scene.wait(3)
+    engine = scene.world.engines[ENGINE]
+    if limit == "kill":
+        scene.kill(life, cell)
+    elif limit == "cpu":
+        box.cpu_seconds = 10.0
+        scene.wait(3)
+    engine.away = True
+    scene.wait(GRACE_SECONDS + 30)
+    engine.away = False
+    scene.wait(30)
+    assert str(scene.state(cell).phase) == "running"
+    scene.call(lambda: box.finish(1, {"kill": "killed", "cpu": "cpu_limit", "time": "timeout"}[limit]), 10)
+    assert scene.end(cell)[1] == {"kill": None, "cpu": "cpu_limit", "time": "timeout"}[limit]
+    assert scene.session(session).is_open
+    assert scene.boxes
 
 
 def test_the_log_of_a_session_keeps_a_bounded_number_of_restarts(

@@ -120,9 +120,9 @@ async def send_plan(container: Any, engine: Any) -> None:
 
 def test_a_write_that_times_out_while_the_engine_responds_is_the_supervisors_fault() -> None:
     """Each further attempt would hold the slot as long again."""
-    for transfer in (seconds_to_unpack, send_plan):
+    for transfer, what in ((seconds_to_unpack, "archive"), (send_plan, "standard input")):
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            with pytest.raises(SandboxStalled, match="did not read its archive or its input in time"):
+            with pytest.raises(SandboxStalled, match=f"did not read its {what} in time"):
                 runner.run(transfer(DeafContainer(7, 0), Engine()))
             with pytest.raises(Unavailable, match="the engine does not respond"):
                 runner.run(transfer(DeafContainer(7, 0), Engine(responds=False)))

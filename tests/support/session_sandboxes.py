@@ -88,7 +88,7 @@ class Client:
             if isinstance(frame, OutputChunk):
                 output[frame.stream.value] += frame.data
             elif isinstance(frame, ReportChunk):
-                found.displays += reader.feed(frame.data)
+                found.displays += filter(None, reader.feed(frame.data))
             else:
                 found.end = frame
         await self.sandbox.acknowledge(cell.nonce)

@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 from attrs import evolve
 
-from pyexec.aio import FailureLog, retry
+from pyexec.aio import FailureLog, call_after, retry
 from pyexec.domain.outcome import RunOutcome
 from pyexec.errors import EngineError, SandboxBroken, SandboxRefused, Unavailable
 from pyexec.sandbox.protocol import Exited, Frame, OutputChunk, ReportChunk
@@ -34,6 +34,7 @@ new interpreter."""
 KILL_SECONDS = 45.0
 """How long the supervisor may take to end a cell after a kill or at a limit: two seconds for an interrupt, and twice at
 most 20 s for a new interpreter. Then this replica removes the sandbox."""
+ENGINE_CHECK_SECONDS = 5.0
 DROPPED_AT_ONCE_BYTES = 64 * 1024
 """How much output is dropped between two pauses, which slow down a hostile image."""
 
@@ -47,31 +48,38 @@ async def follow_cell(
     outcome: RunOutcome | None = None
     limit = "timeout"
     async with anyio.create_task_group() as watching:
-        following = anyio.CancelScope(deadline=anyio.current_time() + start.timeout + GRACE_SECONDS)
+        following = anyio.CancelScope()
+
+        async def enforce(reason: str, seconds: float) -> None:
+            nonlocal limit
+            await _wait_for_supervisor(sandbox, seconds)
+            limit = reason
+            following.cancel()
 
         async def kill() -> None:
-            nonlocal limit
-            with anyio.move_on_after(KILL_SECONDS):
-                await _kill(run.id, sandbox, start.nonce)
-                await anyio.sleep_forever()
-            limit = "killed"
-            following.cancel()
+            await _kill(run.id, sandbox, start.nonce)
+            await enforce("killed", KILL_SECONDS)
 
         async def enforce_cpu_limit(seconds: float) -> None:
-            nonlocal limit
             await _wait_for_cpu_seconds(sandbox, CPU_GRACE_FACTOR * seconds + CPU_GRACE_SECONDS)
-            await anyio.sleep(KILL_SECONDS)
-            limit = "cpu_limit"
-            following.cancel()
+            await enforce("cpu_limit", KILL_SECONDS)
+
+        def watch_soon(reason: str, seconds: float) -> None:
+            watching.start_soon(enforce, reason, seconds, name=f"{reason} of {run.id}")
 
         if start.cpu_seconds is not None:
             watching.start_soon(enforce_cpu_limit, start.cpu_seconds, name=f"processor time of {run.id}")
         kill_soon = partial(watching.start_soon, kill, name=f"kill {run.id}")
         try:
-            with run.followed(kill_soon), following:
+            with (
+                run.followed(kill_soon),
+                call_after(start.timeout, partial(watch_soon, "timeout", GRACE_SECONDS)),
+                following,
+            ):
                 frames = _frames(sandbox.run_cell(start))
                 outcome = await follow(run, frames, limits)
                 if not outcome.reported_by_supervisor:
+                    watch_soon(outcome.reason, KILL_SECONDS)
                     outcome = await _stop(run, sandbox, start.nonce, frames, outcome)
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             outcome = await _broken_outcome(run, sandbox, error)
@@ -91,18 +99,17 @@ async def _stop(
     run: Run, sandbox: SessionSandbox, start_nonce: str, frames: AsyncIterator[Frame], outcome: RunOutcome
 ) -> RunOutcome:
     """End a cell that exceeds a limit of the output log, and drop what it still prints. The session goes on, unless the
-    supervisor does not end the cell in time."""
+    supervisor does not end the cell in time: then this is cancelled."""
     dropped = 0
-    with anyio.move_on_after(KILL_SECONDS):
-        await sandbox.kill_cell(start_nonce)
-        async for frame in frames:
-            if isinstance(frame, Exited):
-                return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
-            if isinstance(frame, OutputChunk | ReportChunk):
-                dropped += len(frame.data)
-            if dropped > DROPPED_AT_ONCE_BYTES:
-                await pause_after(dropped)
-                dropped = 0
+    await sandbox.kill_cell(start_nonce)
+    async for frame in frames:
+        if isinstance(frame, Exited):
+            return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
+        if isinstance(frame, OutputChunk | ReportChunk):
+            dropped += len(frame.data)
+        if dropped > DROPPED_AT_ONCE_BYTES:
+            await pause_after(dropped)
+            dropped = 0
     return outcome
 
 
@@ -123,6 +130,18 @@ async def _kill(execution_id: str, sandbox: SessionSandbox, start_nonce: str) ->
     failures = FailureLog(logger, f"killing {execution_id}")
     with suppress(SandboxBroken):  # what follows the cell reports it
         await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
+
+
+async def _wait_for_supervisor(sandbox: SessionSandbox, seconds: float) -> None:
+    """Return when the supervisor has had this much time to end its cell.
+
+    While the engine does not answer, neither the request nor the end of the cell may have passed it. So the time begins
+    again when it answers."""
+    left = seconds
+    while left > 0:
+        step = min(left, ENGINE_CHECK_SECONDS)
+        await anyio.sleep(step)
+        left = left - step if await sandbox.engine_answers() else seconds
 
 
 async def _wait_for_cpu_seconds(sandbox: SessionSandbox, seconds: float) -> None:

@@ -18,6 +18,7 @@ from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
+from pyexec.mcp.content import DISPLAY_VALUES_MAX
 from pyexec.mcp.executor import Document, OnProgress, tool_error
 from pyexec.mcp.progress import ProgressText
 from pyexec.mcp.sessions import Sessions
@@ -29,7 +30,7 @@ from pyexec.web.schemas import Listing
 
 logger = logging.getLogger(__name__)
 
-CONVERT_INLINE_BYTES_MAX = 64 * 1024
+CONVERT_INLINE_BYTES_MAX = 16 * 1024
 CANCELLATIONS_MAX = 32
 CANCELLATION_SECONDS = 10.0
 
@@ -182,11 +183,16 @@ class ServiceExecutor:
             return await self._document(execution, output_log)
 
     async def _document(self, execution: Execution, output_log: OutputLog) -> Document:
-        """Convert a result. A thread converts large displays, which may have millions of JSON values."""
-        result = public(self._request, result_of(execution, output_log))
-        is_large = output_log.size_of(Stream.DISPLAY) > CONVERT_INLINE_BYTES_MAX
-        document: Document = await anyio.to_thread.run_sync(to_json, result) if is_large else to_json(result)
-        return document
+        """Convert a result, without JSON values that are too large for MCP. A thread converts large displays."""
+
+        def convert() -> Document:
+            result = public(self._request, result_of(execution, output_log, DISPLAY_VALUES_MAX))
+            document: Document = to_json(result)
+            return document
+
+        if output_log.size_of(Stream.DISPLAY) > CONVERT_INLINE_BYTES_MAX:
+            return await anyio.to_thread.run_sync(convert)
+        return convert()
 
 
 def _text_of(item: Item, progress: ProgressText) -> str:
