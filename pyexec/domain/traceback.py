@@ -29,7 +29,12 @@ _EVENT = re.compile(
           | ---[ ]Logging[ ]error[ ]---
           | Fatal[ ]Python[ ]error:[^\n]*
         )
-      | (?P<source>SyntaxError:[ ](?:encoding[ ]problem:|Non-UTF-8[ ]code[ ]starting[ ]with)[ ][^\n]*)
+      | (?P<source>
+            SyntaxError:[ ](?:encoding[ ]problem:|Non-UTF-8[ ]code[ ]starting[ ]with)[ ][^\n]*
+          | RecursionError:[ ]maximum[ ]recursion[ ]depth[ ]exceeded[ ]during[ ](?:compilation|ast[ ]construction)
+          | MemoryError(?::[ ]Parser[ ]stack[ ]overflowed[^\n]*)?
+          | (?:Syntax|Value)Error:[ ]source[ ]code[ ](?:string[ ])?cannot[ ]contain[ ]null[ ]bytes
+        )
       | (?P<warning>[^ \n][^\n]*?:[0-9]+:[ ]\w*Warning:[^\n]*)
       | (?P<original>Original[ ]exception[ ]was:)
       | (?P<chain>
@@ -45,7 +50,7 @@ _EVENT = re.compile(
 _KEYWORD = re.compile(
     rb"T(?:raceback \(most recent call last|ask exception|he above exception)|\([0-9]+ sub-exception|Warning:"
     rb"|  (?:\+-\+-|File \")|E(?:xception i|rror in )|Unhandled exception|Process |--- Logging error|Fatal Python"
-    rb"|SyntaxError:|Original exception|During handling"
+    rb"|(?:Syntax|Recursion|Memory|Value)Error|Original exception|During handling"
 )
 """A part of each line that matches `_EVENT`. Programs may print many short lines: the search for this expression takes
 a twentieth of the time, because each alternative begins with a character."""
@@ -124,6 +129,8 @@ class TracebackParser:
     _is_elsewhere: bool = field(default=False, init=False)
     """True if the next traceback is not the main thread's."""
     _last: _Traceback | None = field(default=None, init=False)
+    _at_start: bool = field(default=True, init=False)
+    """True while the first lines are read."""
 
     def feed(self, data: bytes) -> None:
         """Read the next chunk."""
@@ -144,6 +151,7 @@ class TracebackParser:
             at = (
                 self._read_text(lines, at) if self._open is None else self._read_frames(self._open, lines, at)
             )
+        self._at_start = False
 
     def _read_text(self, lines: bytes, at: int) -> int:
         """Read up to the end of the next line that matters. Return where to continue."""
@@ -159,7 +167,9 @@ class TracebackParser:
             self._add_text(lines[event.start() : end])
         elif kind == "source":
             self._add_text(lines[at:end])
-            self._printed = _undecodable(event["source"])
+            is_first = self._at_start and event.start() == 0
+            if not self._is_elsewhere and (is_first or event["source"] != b"MemoryError"):
+                self._printed = _uncompiled(event["source"])
         elif kind == "bare":
             self._add_text(lines[at:end])
             self._add_bare_group(event["bare_name"], event["bare_message"])
@@ -243,7 +253,8 @@ class TracebackParser:
                     None if opened.is_syntax_error else b"<module>"
                 )
             opened.has_frames = True
-            if is_script or (path.startswith(self.root) and "/site-packages/" not in path):
+            is_own = is_script or (path.startswith(self.root) and "/site-packages/" not in path)
+            if is_own and int(frame["line"]):
                 opened.own_line = int(frame["line"])
 
     def _add_text(self, text: bytes) -> None:
@@ -269,8 +280,9 @@ def _find_event(lines: bytes, at: int) -> re.Match[bytes] | None:
     return None
 
 
-def _undecodable(line: bytes) -> _Traceback:
-    """Return the error for a script that is not in its encoding. Python up to 3.11 prints it without a traceback."""
+def _uncompiled(line: bytes) -> _Traceback:
+    """Return the error for a script that is not in its encoding or is nested too deeply. It is printed without a
+    traceback."""
     name, _, message = line.decode("utf-8", "replace").partition(": ")
     number = re.search(r" on line ([0-9]{1,9}), but no encoding", message)
     own_line = None if number is None else int(number[1])
