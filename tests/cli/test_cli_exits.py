@@ -186,6 +186,17 @@ def test_output_to_a_full_device_is_an_error(program):
     assert b"No space left" in done.stderr
 
 
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"])
+def test_messages_that_cannot_be_printed_change_neither_output_nor_exit_code(program, stderr):
+    for command, code, output in (
+        ("follow exe_00000000000000000000000000000000", 125, b""),
+        ("run --env NOT_SET_ANYWHERE main.py", 2, b""),
+        ("eval 'print(1); exit(3)' --output-file none", 3, b"1\n"),
+    ):
+        done = program.shell(f"$P {command} {stderr}")
+        assert (done.returncode, done.stdout) == (code, output)
+
+
 def test_closed_stdout_is_not_written_to_another_file(program):
     done = program.shell("echo 'print(1)' | $P >&-")
     # The Go runtime opens /dev/null in place of a closed standard descriptor.
