@@ -61,9 +61,9 @@ class Console:
     async def write(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
         """Write all bytes, unbuffered. Raise OutputFailed if that fails."""
         self.status_line.close()
-        # The reader of a pipe may block this write. In a thread, Ctrl-C still works.
-        await to_thread.run_sync(_write, stream, data, abandon_on_cancel=True)
         if data:
+            # The reader of a pipe may block this write. In a thread, Ctrl-C still works.
+            await to_thread.run_sync(_write, stream, data, abandon_on_cancel=True)
             self.at_line_start = data.endswith(b"\n")
 
     def info(self, text: str) -> None:
