@@ -48,7 +48,7 @@ def report(error, is_certain=False, script=None):
     if not channel.is_open():
         return
     if not is_certain and not ended_main_thread(error, script or sys.modules.get("__main__", sys)):
-        channel.send(EXCEPTION, b"")
+        report_none()
         return
     lines = Lines()
     parts = []
@@ -61,6 +61,11 @@ def report(error, is_certain=False, script=None):
     if own:
         parts.append(field(OWN_LINE, "", b"%d" % own[-1]))
     channel.send(EXCEPTION, b"".join(parts))
+
+
+def report_none():
+    """Report that no exception has ended the main thread: otherwise, the server looks for one in stderr."""
+    channel.send(EXCEPTION, b"")
 
 
 def encode_exception(link, error, frames, lines):
