@@ -59,7 +59,7 @@ _FRAME = re.compile(
     rb'^(?:  \| )?  File "(?P<path>[^\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
     re.MULTILINE,
 )
-_AFTER_FRAMES = re.compile(rb"^[^ \n]", re.MULTILINE)
+_AFTER_FRAMES = re.compile(rb"^(?:[^ \n]|  \+ Exception Group Traceback )", re.MULTILINE)
 _AFTER_GROUP_FRAMES = re.compile(rb"^(?!  \| (?: |$))", re.MULTILINE)
 _MARGIN = "  | "
 _GROUP = b"  + Exception Group "
@@ -210,6 +210,8 @@ class TracebackParser:
         if start == len(lines):
             return start
         self._open = None
+        if lines.startswith((_HEADING, _GROUP), start):  # the program has printed frames without an exception
+            return start
         end = lines.index(b"\n", start) + 1
         text = lines[start : min(end, start + LINE_BYTES)].decode("utf-8", "replace").rstrip("\n")
         exception = _EXCEPTION.fullmatch(text.removeprefix(_MARGIN) if opened.is_group else text)

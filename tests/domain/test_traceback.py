@@ -88,6 +88,13 @@ def test_a_script_that_is_nested_too_deeply_has_an_error_without_a_traceback(
     )
 
 
+@pytest.mark.parametrize("error", ["OSError('no')", "ExceptionGroup('no', [OSError('no')])"])
+def test_frames_that_a_program_prints_without_an_exception_are_ignored(crash, error: str) -> None:
+    frames = 'Traceback (most recent call last):\\n  File "%s", line 9, in <module>'
+    found = crash(f"import sys\nprint('{frames}' % __file__, file=sys.stderr)\nraise {error}")
+    assert (found.error_type, found.error_line) == (error.partition("(")[0], 3)
+
+
 def test_code_without_lines_is_not_the_line_of_the_error(crash) -> None:
     source = (
         "code = compile('1/0', __file__, 'exec')\nexec(code.replace(co_linetable=b'', co_firstlineno=1))\n"
