@@ -49,8 +49,8 @@ _EVENT = re.compile(
 """A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
 _KEYWORD = re.compile(
     rb"T(?:raceback \(most recent call last|ask exception|he above exception)|\([0-9]+ sub-exception|Warning:"
-    rb"|  (?:\+-\+-|File \")|E(?:xception i|rror in )|Unhandled exception|Process |--- Logging error|Fatal Python"
-    rb"|(?:Syntax|Recursion|Memory|Value)Error|Original exception|During handling"
+    rb"|  (?:\+-\+-|File \")|E(?:xception i|rror(?: in |: source code ))|Unhandled exception|Process |--- Logging error"
+    rb"|Fatal Python|SyntaxError:|RecursionError: maximum|MemoryError|Original exception|During handling"
 )
 """A part of each line that matches `_EVENT`. Programs may print many short lines: the search for this expression takes
 a twentieth of the time, because each alternative begins with a character."""

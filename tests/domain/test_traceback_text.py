@@ -56,6 +56,12 @@ def test_a_script_in_another_encoding_has_an_error_without_a_traceback() -> None
     )
 
 
+@pytest.mark.parametrize("kind", ["ValueError", "SyntaxError"])
+def test_a_script_with_a_null_byte_has_an_error_without_a_traceback(kind: str) -> None:
+    text = "source code string cannot contain null bytes"
+    assert parse_traceback(f"{kind}: {text}\n") == Crash(error_type=kind, error=text, error_line=None)
+
+
 def test_a_long_exception_name_is_cut() -> None:
     text = f'Traceback (most recent call last):\n  File "/work/main.py", line 1, in <module>\n{"A" * 60_000}: x\n'
     crash = parse_traceback(text)
