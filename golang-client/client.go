@@ -26,7 +26,7 @@ type Client struct {
 type ClientOption func(*Client)
 
 // New creates a client for the server at baseURL. The URL may contain a path; a trailing slash is ignored. New
-// fails with an [ArgumentError] if the URL is invalid.
+// fails with an [ArgumentError] if the URL or the token is invalid.
 func New(baseURL string, options ...ClientOption) (*Client, error) {
 	if !isServerURL(baseURL) {
 		return nil, argumentError("invalid server URL '%s': it must look like http://host:8080", baseURL)
@@ -38,6 +38,9 @@ func New(baseURL string, options ...ClientOption) (*Client, error) {
 	}
 	for _, option := range options {
 		option(client)
+	}
+	if strings.ContainsFunc(client.http.token, isControl) {
+		return nil, argumentError("invalid token: it contains a line break or another control character")
 	}
 	return client, nil
 }
@@ -54,6 +57,11 @@ func isServerURL(address string) bool {
 		}
 	}
 	return parsed.RawQuery == "" && parsed.Fragment == "" && !strings.ContainsFunc(address, unicode.IsSpace)
+}
+
+// isControl reports whether a header cannot contain the character.
+func isControl(letter rune) bool {
+	return letter < ' ' || letter == 0x7f
 }
 
 // WithToken sends an API token with every request.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"reflect"
 	"testing"
 	"time"
@@ -217,6 +218,9 @@ func TestInvalidArguments(t *testing.T) {
 		if _, err := New(address); !errors.As(err, &bad) {
 			t.Errorf("%s: %v", address, err)
 		}
+	}
+	if _, err := New("http://localhost", WithToken("secret\n")); !errors.As(err, &bad) || strings.Contains(bad.Error(), "secret") {
+		t.Error(err)
 	}
 	server := serve(t)
 	for _, id := range []string{"", "../list", "exe 1", "_"} {

@@ -12,7 +12,7 @@ from attrs import define, field
 
 from .exit_codes import OutputFailed
 from .flags import Flags
-from .printable import printable
+from .printable import print_message, printable
 
 
 @define
@@ -28,13 +28,13 @@ class StatusLine:
     def show(self, text: str) -> None:
         """Replace the line."""
         if self.enabled:
-            print(f"\r\x1b[Kpython-executor: {printable(text)}", end="", file=sys.stderr, flush=True)
+            print_message(f"\r\x1b[Kpython-executor: {printable(text)}", end="")
             self._visible = True
 
     def clear(self) -> None:
         """Erase the line. It can be shown again."""
         if self._visible:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            print_message("\r\x1b[K", end="")
             self._visible = False
 
     def close(self) -> None:
@@ -61,9 +61,9 @@ class Console:
     async def write(self, stream: Literal["stdout", "stderr"], data: bytes) -> None:
         """Write all bytes, unbuffered. Raise OutputFailed if that fails."""
         self.status_line.close()
-        # The reader of a pipe may block this write. In a thread, Ctrl-C still works.
-        await to_thread.run_sync(_write, stream, data, abandon_on_cancel=True)
         if data:
+            # The reader of a pipe may block this write. In a thread, Ctrl-C still works.
+            await to_thread.run_sync(_write, stream, data, abandon_on_cancel=True)
             self.at_line_start = data.endswith(b"\n")
 
     def info(self, text: str) -> None:
@@ -79,7 +79,7 @@ class Console:
     def error(self, text: str) -> None:
         """Print a message. It may contain text of servers, programs and packages."""
         self.status_line.clear()
-        print(f"python-executor: {printable(text)}", file=sys.stderr, flush=True)
+        print_message(f"python-executor: {printable(text)}")
         self.at_line_start = True
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from .printable import printable
+from .printable import print_message, printable
 
 if TYPE_CHECKING:
     from pyexec_client import InvalidRequest
@@ -95,5 +94,5 @@ def _rejection(error: InvalidRequest) -> str:
 
 
 def _print_error(text: str, code: int) -> int:
-    print(f"python-executor: {printable(text)}", file=sys.stderr)
+    print_message(f"python-executor: {printable(text)}")
     return code

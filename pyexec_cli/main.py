@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import asyncclick
 
 
 def main() -> NoReturn:
@@ -42,7 +47,7 @@ def _run() -> int:
     try:
         code = anyio.run(command_line)
     except asyncclick.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except asyncclick.Abort:
         return exit_codes.INTERRUPTED
@@ -54,14 +59,25 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
+def _show(error: asyncclick.ClickException) -> None:
+    """Print a usage error on standard error, if that is possible."""
+    from .printable import print_message
+
+    text = io.StringIO()
+    error.show(text)
+    print_message(text.getvalue(), end="")
+
+
 def _exit(code: int) -> NoReturn:
     """Exit without waiting for threads: one may be blocked for ever on reading or writing a pipe."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            code = code or 1
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        code = code or 1
+    with contextlib.suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
     os._exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters except tab and line feed, and characters that change the direction or the lines of text."""
@@ -16,6 +17,20 @@ def printable(text: str) -> str:
 def printable_json(text: str) -> str:
     r"""Return a JSON document with unsafe characters in its strings as escapes, such as `\u009b`."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def print_message(text: str = "", end: str = "\n") -> None:
+    """Print a message of this command on standard error.
+
+    If that is closed or full, the message is lost, and the exit code still says how the command has ended."""
+    if sys.stderr is None:  # closed by the parent; `print` would use standard output
+        return
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _escape(match: re.Match[str]) -> str:

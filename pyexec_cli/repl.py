@@ -21,6 +21,7 @@ from .event_printer import EventPrinter, print_result
 from .exit_codes import NOT_RUN, OutputFailed
 from .flags import Flags, complete_path, with_flags
 from .interrupts import interruptible
+from .printable import print_message
 from .prompt import EndedAtPrompt, history, read_line
 from .session_flags import NO_SESSION_FLAGS, SessionFlags, read_session_options, session_flags
 from .session_opening import Opening, close_session
@@ -139,13 +140,13 @@ class _Repl:
                 try:
                     line = await self._read_line(">>> " if statements.is_empty else "... ")
                 except KeyboardInterrupt:
-                    print("\nKeyboardInterrupt", file=sys.stderr)
+                    print_message("\nKeyboardInterrupt")
                     statements.take()
                     continue
                 except EOFError:
                     if not self._is_terminal or statements.is_empty:
                         break
-                    print(file=sys.stderr)  # as in Python, Ctrl-D in a statement ends only the statement
+                    print_message()  # as in Python, Ctrl-D in a statement ends only the statement
                     code: str | None = statements.take()
                 else:
                     if (block := statements.take_before(line)) and (exit_code := await self._run_cell(block)):
@@ -158,7 +159,7 @@ class _Repl:
                     if exit_code != 0 and (self._is_closed or not self._is_terminal):
                         return exit_code
         if self._is_terminal:
-            print(file=sys.stderr)
+            print_message()
         elif not statements.is_empty:
             return await self._run_cell(statements.take())
         return 0

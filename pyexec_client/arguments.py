@@ -23,6 +23,14 @@ def text(name: str, value: object, expected: str = "a str") -> str:
     return value
 
 
+def chunk_of_bytes(chunk: bytes) -> bytes:
+    """Return the chunk of a body, which must be bytes. A file in text mode is a wrong value of the right type."""
+    if not isinstance(chunk, bytes | bytearray | memoryview):
+        kind = type(chunk).__name__
+        raise ValueError(f"the data is {kind}, not bytes; open files in binary mode")  # noqa: TRY004
+    return chunk
+
+
 def texts(name: str, value: object, expected: str = "a list of str") -> list[str]:
     """Return the value, which must be a sequence of `str`, as a list. A `str` itself is not one."""
     if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from anyio import to_thread
 from attrs import define, field
 
-from .arguments import wrong_type
+from .arguments import chunk_of_bytes, wrong_type
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -24,7 +24,7 @@ class Content:
 
     _produce: Callable[[], AsyncIterator[bytes]]
     replayable: bool
-    error: OSError | ValueError | None = field(default=None, init=False)
+    error: Exception | None = field(default=None, init=False)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the bytes, in chunks."""
@@ -32,8 +32,8 @@ class Content:
         # aiohttp reports any failure of a body as a lost connection, so keep the cause for the caller.
         try:
             async for chunk in self._produce():
-                yield chunk
-        except (OSError, ValueError) as error:
+                yield chunk_of_bytes(chunk)
+        except Exception as error:
             self.error = error
             raise
 
@@ -67,6 +67,4 @@ async def _from_path(path: Path) -> AsyncGenerator[bytes, None]:
 
 async def _from_file(file: BinaryIO) -> AsyncGenerator[bytes, None]:
     while chunk := await to_thread.run_sync(file.read, _CHUNK_BYTES):
-        if not isinstance(chunk, bytes):
-            raise ValueError("the file is open in text mode; open it in binary mode")  # noqa: TRY004 as for a tar
         yield chunk

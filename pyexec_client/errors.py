@@ -10,7 +10,19 @@ from .json_parser import parse_json
 
 
 class PyexecError(Exception):
-    """Base class of all errors of this client."""
+    """Base class of all errors of this client. They can be pickled, as process pools do."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    kind: type[PyexecError], args: tuple[object, ...], attributes: dict[str, object]
+) -> PyexecError:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class ClientClosed(PyexecError):

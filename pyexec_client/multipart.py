@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 from attrs import define, field
 
+from .arguments import chunk_of_bytes
 from .source import Archive
 
 
@@ -18,7 +19,7 @@ class Upload:
 
     archive: Archive
     metadata: Mapping[str, Any]
-    error: OSError | ValueError | None = field(default=None, init=False)
+    error: Exception | None = field(default=None, init=False)
 
     def form(self) -> aiohttp.FormData:
         """Return the multipart form. It is sent in chunks and never held in memory as a whole."""
@@ -31,7 +32,7 @@ class Upload:
         # aiohttp reports any failure of a body as a lost connection, so keep the cause for the caller.
         try:
             async for chunk in self.archive.chunks():
-                yield chunk
-        except (OSError, ValueError) as error:
+                yield chunk_of_bytes(chunk)
+        except Exception as error:
             self.error = error
             raise

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from attrs import frozen
 
-from .arguments import text, wrong_type
+from .arguments import chunk_of_bytes, text, wrong_type
 from .ignore import IgnoreRules
 
 CHUNK_BYTES = 256 * 1024
@@ -178,7 +178,7 @@ def _exactly(item: Member, file: BinaryIO) -> Iterator[bytes]:
         if not chunk:
             raise OSError(f"{item.header.name} became shorter while it was being sent")
         left -= len(chunk)
-        yield chunk
+        yield chunk_of_bytes(chunk)
 
 
 def read(file: BinaryIO) -> Iterator[bytes]:

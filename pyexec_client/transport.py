@@ -95,6 +95,12 @@ def _is_server_url(address: str) -> bool:
     return is_whole and not (url.query or url.fragment or re.search(r"\s", address))
 
 
+def _check_token(token: str) -> None:
+    """Raise ValueError if the token cannot be sent in a header. The message does not repeat it."""
+    if re.search(r"[\x00-\x1f\x7f]", token):
+        raise ValueError("invalid token: it contains a line break or another control character")
+
+
 class _Connector(aiohttp.TCPConnector):
     """Closes its connections only in the process that has opened them.
 
@@ -124,7 +130,7 @@ class Transport:
         if not _is_server_url(text("base_url", self.base_url)):
             raise ValueError(f"invalid server URL '{self.base_url}': it must look like http://host:8080")
         if self.token is not None:
-            text("token", self.token)
+            _check_token(text("token", self.token))
         self.base_url = self.base_url.rstrip("/")
         reset_after_fork(self)
 

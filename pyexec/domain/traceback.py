@@ -10,62 +10,13 @@ from attrs import Factory, define, field
 
 from pyexec.domain.crash import MESSAGE_CHARACTERS, NAME_CHARACTERS, Crash, cut_message
 from pyexec.domain.stderr_lines import LINE_BYTES, StderrLines, one_line
+from pyexec.domain.traceback_events import HEADING, find_event
 
-_EVENT = re.compile(
-    rb"""
-    ^(?:
-        (?P<heading>Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
-      | (?P<group>[ ][ ]\+[ ]Exception[ ]Group[ ]Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
-      | (?P<bare>[ ][ ]\|[ ](?P<bare_name>[^\s:]+):[ ](?P<bare_message>[^\n]*\([0-9]+[ ]sub-exceptions?\)))
-      | (?P<members>[ ][ ]\+-\+-+[ ]1[ ]-+)
-      | (?P<syntax>[ ][ ]File[ ]"[^\n]+",[ ]line[ ][0-9]{1,9})
-      | (?P<other>
-            Exception[ ]ignored[ ](?:in|on|while)\b[^\n]*
-          | Exception[ ]in[ ](?:thread|callback|threading\.excepthook|default[ ]exception[ ]handler)\b[^\n]*
-          | Unhandled[ ]exception[ ]in[ ]thread\b[^\n]*
-          | Error[ ]in[ ](?:atexit\._run_exitfuncs|sys\.excepthook):
-          | Task[ ]exception[ ]was[ ]never[ ]retrieved
-          | Process[ ][\w.-]*Process-[0-9:]+:
-          | ---[ ]Logging[ ]error[ ]---
-          | Fatal[ ]Python[ ]error:[^\n]*
-        )
-      | (?P<source>SyntaxError:[ ](?:encoding[ ]problem:|Non-UTF-8[ ]code[ ]starting[ ]with)[ ][^\n]*)
-      | (?P<warning>[^ \n][^\n]*?:[0-9]+:[ ]\w*Warning:[^\n]*)
-      | (?P<original>Original[ ]exception[ ]was:)
-      | (?P<chain>
-            During[ ]handling[ ]of[ ]the[ ]above[ ]exception,[ ]another[ ]exception[ ]occurred:
-          | The[ ]above[ ]exception[ ]was[ ]the[ ]direct[ ]cause[ ]of[ ]the[ ]following[ ]exception:
-        )
-    )$
-    | (?P<inline>(?<=[^\n])Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)$
-    """,
-    re.MULTILINE | re.VERBOSE,
-)
-"""A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
-_KEYWORD = re.compile(
-    rb"""
-      T(?:raceback[ ]\(most[ ]recent[ ]call[ ]last\):$
-        | ask[ ]exception[ ]was[ ]never[ ]retrieved$
-        | he[ ]above[ ]exception[ ]was[ ]the[ ]direct[ ]cause)
-    | [ ][ ](?:\+-(?<![^\n][ ][ ]\+-)\+-+[ ]1[ ]-+$
-        | File[ ]"(?<![^\n][ ][ ]File[ ]")[^\n]+",[ ]line[ ][0-9]{1,9}$)
-    | \([0-9]+[ ]sub-exceptions?\)$
-    | E(?:xception[ ]i(?:gnored[ ]|n[ ][tcd])|rror[ ]in[ ][as])
-    | Unhandled[ ]exception[ ]in[ ]thread | Process[ ][\w.-]*Process-[0-9:]+:$
-    | ---[ ]Logging[ ]error[ ]---$ | Fatal[ ]Python[ ]error: | SyntaxError:[ ][eN] | :[0-9]+:[ ]\w*Warning:
-    | Original[ ]exception[ ]was:$ | During[ ]handling[ ]of[ ]the[ ]above
-    """,
-    re.MULTILINE | re.VERBOSE,
-)
-"""A part of each line that matches `_EVENT`. Programs may print many short lines: the search for this expression takes
-a twentieth of the time, because each alternative begins with a character. A line that only looks similar should not
-match: each match takes a few microseconds."""
-_HEADING = b"Traceback (most recent call last):"
 _FRAME = re.compile(
     rb'^(?:  \| )?  File "(?P<path>[^\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
     re.MULTILINE,
 )
-_AFTER_FRAMES = re.compile(rb"^[^ \n]", re.MULTILINE)
+_AFTER_FRAMES = re.compile(rb"^(?:[^ \n]|  \+ Exception Group Traceback )", re.MULTILINE)
 _AFTER_GROUP_FRAMES = re.compile(rb"^(?!  \| (?: |$))", re.MULTILINE)
 _MARGIN = "  | "
 _GROUP = b"  + Exception Group "
@@ -135,6 +86,8 @@ class TracebackParser:
     _is_elsewhere: bool = field(default=False, init=False)
     """True if the next traceback is not the main thread's."""
     _last: _Traceback | None = field(default=None, init=False)
+    _at_start: bool = field(default=True, init=False)
+    """True while the first lines are read."""
 
     def feed(self, data: bytes) -> None:
         """Read the next chunk."""
@@ -155,10 +108,11 @@ class TracebackParser:
             at = (
                 self._read_text(lines, at) if self._open is None else self._read_frames(self._open, lines, at)
             )
+        self._at_start = False
 
     def _read_text(self, lines: bytes, at: int) -> int:
         """Read up to the end of the next line that matters. Return where to continue."""
-        event = _find_event(lines, at)
+        event = find_event(lines, at)
         if event is None:
             self._add_text(lines[at:])
             return len(lines)
@@ -170,7 +124,9 @@ class TracebackParser:
             self._add_text(lines[event.start() : end])
         elif kind == "source":
             self._add_text(lines[at:end])
-            self._printed = _undecodable(event["source"])
+            is_first = self._at_start and event.start() == 0
+            if not self._is_elsewhere and (is_first or event["source"] != b"MemoryError"):
+                self._printed = _uncompiled(event["source"])
         elif kind == "bare":
             self._add_text(lines[at:end])
             self._add_bare_group(event["bare_name"], event["bare_message"])
@@ -211,7 +167,8 @@ class TracebackParser:
         if start == len(lines):
             return start
         self._open = None
-        if not opened.has_frames:
+        # With a heading here, the program has printed frames without an exception.
+        if not opened.has_frames or lines.startswith((HEADING, _GROUP), start):
             return start
         end = lines.index(b"\n", start) + 1
         if opened.is_syntax_error and lines.find(b"Error", start, end) < 0:
@@ -258,7 +215,8 @@ class TracebackParser:
                     None if opened.is_syntax_error else b"<module>"
                 )
             opened.has_frames = True
-            if is_script or (path.startswith(self.root) and "/site-packages/" not in path):
+            is_own = is_script or (path.startswith(self.root) and "/site-packages/" not in path)
+            if is_own and int(frame["line"]):
                 opened.own_line = int(frame["line"])
 
     def _add_text(self, text: bytes) -> None:
@@ -272,20 +230,9 @@ class TracebackParser:
                 found.ended = True
 
 
-def _find_event(lines: bytes, at: int) -> re.Match[bytes] | None:
-    """Find the next line that matters. `at` is the beginning of a line, and the text ends with a line feed."""
-    while keyword := _KEYWORD.search(lines, at):
-        start = max(at, lines.rfind(b"\n", at, keyword.start()) + 1)
-        end = lines.index(b"\n", keyword.start())
-        event = _EVENT.match(lines, start) or _EVENT.match(lines, max(start, end - len(_HEADING)))
-        if event:
-            return event
-        at = end + 1
-    return None
-
-
-def _undecodable(line: bytes) -> _Traceback:
-    """Return the error for a script that is not in its encoding. Python up to 3.11 prints it without a traceback."""
+def _uncompiled(line: bytes) -> _Traceback:
+    """Return the error for a script that is not in its encoding or is nested too deeply. It is printed without a
+    traceback."""
     name, _, message = line.decode("utf-8", "replace").partition(": ")
     number = re.search(r" on line ([0-9]{1,9}), but no encoding", message)
     own_line = None if number is None else int(number[1])

@@ -186,6 +186,25 @@ def test_output_to_a_full_device_is_an_error(program):
     assert b"No space left" in done.stderr
 
 
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-"])
+def test_messages_that_cannot_be_printed_change_neither_output_nor_exit_code(program, stderr):
+    for command, code, output in (
+        ("follow exe_00000000000000000000000000000000", 125, b""),
+        ("run --env NOT_SET_ANYWHERE main.py", 2, b""),
+        ("eval 'print(1); exit(3)' --output-file none", 3, b"1\n"),
+    ):
+        done = program.shell(f"$P {command} {stderr}")
+        assert (done.returncode, done.stdout) == (code, output)
+
+
+def test_a_token_with_a_line_break_is_a_usage_error(program):
+    """As it is after a file with the token was read with its line feed."""
+    done = program.shell("PYEXEC_TOKEN=$(printf 'secret\\r') $P list")
+    assert done.returncode == 2
+    assert b"invalid token: it contains a line break" in done.stderr
+    assert b"secret" not in done.stderr
+
+
 def test_closed_stdout_is_not_written_to_another_file(program):
     done = program.shell("echo 'print(1)' | $P >&-")
     # The Go runtime opens /dev/null in place of a closed standard descriptor.

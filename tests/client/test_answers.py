@@ -2,6 +2,7 @@
 
 import base64
 import json
+import pickle
 from datetime import UTC, datetime
 
 import pytest
@@ -184,3 +185,19 @@ def test_a_number_of_any_length_does_not_hide_a_result(digits: int) -> None:
     event = event_from_message(Message(id="1", event="finished", data=ended))
     assert isinstance(event, Ended)
     assert event.result.stdout == "42\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        error_from_response(
+            429, {"Retry-After": "7"}, b'{"error": "full", "code": "queue_full", "field": "f"}'
+        ),
+        errors.ConnectionFailed("http://localhost", "refused"),
+        InvalidAnswer("no"),
+    ],
+)
+def test_errors_can_be_pickled(error: errors.PyexecError) -> None:
+    """A process pool sends the error of a worker; if it cannot read it, the pool waits for ever or breaks."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

@@ -1,6 +1,7 @@
 """Test retries and resuming with an HTTP server that fails on purpose."""
 
 import gc
+import io
 import json
 import socket
 import traceback
@@ -219,6 +220,25 @@ async def test_an_error_of_the_source_is_raised_unchanged(flawed, client, tmp_pa
     flawed.behaviours = [status(200)]
     with pytest.raises(ValueError, match=r"\.dockerignore"):
         await client.run(tmp_path)
+
+
+async def failing_stream():
+    yield b"a"
+    raise LookupError("of the caller")
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        (io.StringIO("print(1)"), ValueError),
+        ({"main.py": io.StringIO("print(1)")}, ValueError),
+        (failing_stream(), LookupError),
+    ],
+)
+async def test_a_source_that_fails_is_no_lost_connection(flawed, client, source, error):
+    flawed.behaviours = [status(200)]
+    with pytest.raises(error, match=r"binary mode|of the caller"):
+        await client.run(source)
 
 
 async def test_a_large_upload_takes_constant_memory(aiohttp_server, tmp_path):

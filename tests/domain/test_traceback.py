@@ -73,6 +73,36 @@ def test_a_syntax_error_in_evaluated_text_counts_where_it_was_evaluated(crash) -
     assert (found.error_type, found.error_line) == ("SyntaxError", 2)
 
 
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("x = " + "-" * 5000 + "1", "RecursionError"), ("x = " + "lambda: " * 7000 + "1", "MemoryError")],
+)
+def test_a_script_that_is_nested_too_deeply_has_an_error_without_a_traceback(
+    crash, source: str, kind: str
+) -> None:
+    found = crash(source)
+    assert (found.error_type, found.error_line) == (kind, None)
+    assert (
+        crash(f"import sys\nprint('x', file=sys.stderr)\nprint('{kind}', file=sys.stderr)\nsys.exit(1)")
+        is None
+    )
+
+
+@pytest.mark.parametrize("error", ["OSError('no')", "ExceptionGroup('no', [OSError('no')])"])
+def test_frames_that_a_program_prints_without_an_exception_are_ignored(crash, error: str) -> None:
+    frames = 'Traceback (most recent call last):\\n  File "%s", line 9, in <module>'
+    found = crash(f"import sys\nprint('{frames}' % __file__, file=sys.stderr)\nraise {error}")
+    assert (found.error_type, found.error_line) == (error.partition("(")[0], 3)
+
+
+def test_code_without_lines_is_not_the_line_of_the_error(crash) -> None:
+    source = (
+        "code = compile('1/0', __file__, 'exec')\nexec(code.replace(co_linetable=b'', co_firstlineno=1))\n"
+    )
+    assert crash(source).error_line == 2
+    assert crash("import helper", "# coding: nonsense").error_line == 1
+
+
 def test_an_exception_group_is_the_crash_and_not_its_members(crash) -> None:
     source = """
 def fail(error):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.crash import Crash
-from pyexec.domain.traceback import _EVENT, TracebackParser, _find_event, parse_traceback
+from pyexec.domain.traceback import TracebackParser, parse_traceback
+from pyexec.domain.traceback_events import EVENT, find_event
 from tests.support.cases import sampled
 
 FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
@@ -54,6 +55,12 @@ def test_a_script_in_another_encoding_has_an_error_without_a_traceback() -> None
     assert parse_traceback(f"SyntaxError: {text}\n") == Crash(
         error_type="SyntaxError", error=text, error_line=None
     )
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "SyntaxError"])
+def test_a_script_with_a_null_byte_has_an_error_without_a_traceback(kind: str) -> None:
+    text = "source code string cannot contain null bytes"
+    assert parse_traceback(f"{kind}: {text}\n") == Crash(error_type=kind, error=text, error_line=None)
 
 
 def test_a_long_exception_name_is_cut() -> None:
@@ -154,14 +161,14 @@ def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None
 def test_every_line_that_matters_is_found(text: list[str], cut: int) -> None:
     data = ("\n".join(text)[cut:] + "\n").encode()
     found, expected, at = [], [], 0
-    while event := _find_event(data, at):
+    while event := find_event(data, at):
         found.append(event.span())
         at = event.end() + 1
     at = 0
     for line in data.split(b"\n")[:-1]:
         end = at + len(line)
         last = max(at, end - len("Traceback (most recent call last):"))
-        if matched := _EVENT.match(data, at) or _EVENT.match(data, last):
+        if matched := EVENT.match(data, at) or EVENT.match(data, last):
             expected.append(matched.span())
         at = end + 1
     assert found == expected

@@ -70,6 +70,37 @@ async def test_a_group_that_except_star_raises_is_reported(api: Api, capture_dis
     assert "error_line" not in result
 
 
+@pytest.mark.parametrize("options", [{"capture_displays": False}, {}, {"eval_last_expr": True}])
+async def test_code_that_cannot_be_compiled_is_reported_with_its_type(
+    api: Api, options: dict[str, bool]
+) -> None:
+    for code, kind in (("-" * 5000 + "1", "RecursionError"), ("lambda: " * 7000 + "1", "MemoryError")):
+        result = (await api.eval({"code": code, **options})).document
+        assert (result["exit_code"], result["error_type"]) == (1, kind)
+        assert "error_line" not in result
+
+
+ODD_EXCEPTIONS = [
+    ("class E(Exception):\n    def __str__(self):\n        raise SystemExit\nraise E", "E", 4),
+    ("class E(Exception):\n    __class__ = property(lambda self: 1 / 0)\nraise E", "E", 3),
+    ("import sys\nsys.modules.clear()\nraise OSError", "OSError", 3),
+    ("import sys\nsys.modules['__main__'] = sys\nraise OSError", "OSError", 3),
+    ("def f():\n    1 / 0\nf.__code__ = f.__code__.replace(co_linetable=b'')\nf()", "ZeroDivisionError", 4),
+    ("raise SyntaxError('no', (__file__, -3, 0, ''))", "SyntaxError", 1),
+]
+
+
+@pytest.mark.parametrize("eval_last_expr", [False, True])
+@sampled(("code", "kind", "line"), ODD_EXCEPTIONS)
+async def test_an_odd_exception_is_reported_without_lines_of_the_server(
+    api: Api, code: str, kind: str, line: int, eval_last_expr: bool
+) -> None:
+    result = (await api.eval({"code": code, "eval_last_expr": eval_last_expr})).document
+    assert (result["error_type"], result["error_line"]) == (kind, line)
+    assert "pyexec" not in result["stderr"]
+    assert "ignored" not in result["stderr"]
+
+
 @pytest.mark.parametrize("eval_last_expr", [False, True])
 @pytest.mark.parametrize(
     ("entrypoint", "kind", "line"),

@@ -41,6 +41,21 @@ async def test_errors_of_the_code_are_results_and_keep_the_session(shared: Sessi
     assert (await shared.result("kept"))["result"] == "1"
 
 
+async def test_an_exit_after_a_printed_traceback_is_no_exception(shared: Session) -> None:
+    result = await shared.result(
+        "import sys, traceback\ntry: 1 / 0\nexcept Exception: traceback.print_exc()\nsys.exit(1)"
+    )
+    assert (result["exit_code"], "ZeroDivisionError" in result["stderr"]) == (1, True)
+    assert {"error_type", "error"}.isdisjoint(result)
+
+
+async def test_code_that_is_nested_too_deeply_shows_no_frames_of_the_shell(shared: Session) -> None:
+    result = await shared.result("-" * 5000 + "1")
+    assert result["error_type"] == "RecursionError"
+    assert "File" not in result["stderr"]
+    assert result["stderr"].startswith("RecursionError: maximum recursion depth exceeded")
+
+
 async def test_a_byte_order_mark_is_no_part_of_the_code(shared: Session) -> None:
     assert (await shared.result("\ufeff6 * 7"))["result"] == "42"
 

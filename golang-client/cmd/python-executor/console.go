@@ -26,6 +26,9 @@ func newConsole(flags *flags) *console {
 // write writes all bytes, unbuffered. It fails with an outputError.
 func (c *console) write(stream string, data []byte) error {
 	c.statusLine.close()
+	if len(data) == 0 {
+		return nil
+	}
 	file := os.Stdout
 	if stream == "stderr" {
 		file = os.Stderr
@@ -35,9 +38,7 @@ func (c *console) write(stream string, data []byte) error {
 		errors.As(err, &number)
 		return &outputError{number}
 	}
-	if len(data) > 0 {
-		c.hasOpenLine.Store(data[len(data)-1] != '\n')
-	}
+	c.hasOpenLine.Store(data[len(data)-1] != '\n')
 	return nil
 }
 

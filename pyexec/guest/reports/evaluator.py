@@ -31,7 +31,7 @@ def main():
     module.__loader__ = SourceFileLoader("__main__", path)
     if "__annotations__" in vars(sys.modules["__main__"]):
         module.__annotations__ = {}
-    sys.modules["__main__"] = module
+    sys.modules["__main__"] = load("hooks").script = module
     exec(compile(tree, path, "exec"), module.__dict__)
     if last is not None:
         value = eval(compile(ast.Expression(last.value), path, "eval"), module.__dict__)

@@ -31,31 +31,41 @@ REPORT_BYTES_MAX = 48 * 1024
 """Above this, the first exceptions of a chain are left out."""
 FILE_BYTES_MAX = 1024 * 1024
 """The lines of a larger file are not read."""
+LINES_MAX = 2**31
 SUGGESTING = (NameError, AttributeError, ImportError)
 """The interpreter adds a suggestion to messages of these exceptions."""
 
+UNCOMPILED = (SyntaxError, RecursionError, MemoryError, ValueError)
+"""What the compiler raises: also for code that is nested too deeply, and for null bytes."""
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
 """The class of exception groups; no class before Python 3.11."""
 
 
-def report(error, is_certain=False):
-    """Report an exception if it has ended the main thread, which can be certain, else that none has."""
+def report(error, is_certain=False, script=None):
+    """Report an exception if it has ended the main thread, which can be certain, else that none has.
+
+    `script` is the module of the script; by default, the present `__main__`."""
     if not channel.is_open():
         return
-    if not is_certain and not ended_main_thread(error):
-        channel.send(EXCEPTION, b"")
+    if not is_certain and not ended_main_thread(error, script or sys.modules.get("__main__", sys)):
+        report_none()
         return
     lines = Lines()
     parts = []
     for link, each in chain_of(error):
         frames = frames_of(each)
         parts.append(encode_exception(link, each, frames, lines))
-    own = [number for path, number, _ in frames if is_own(path)]
+    own = [number for path, number, _ in frames if number and is_own(path)]
     while len(parts) > 1 and sum(map(len, parts)) > REPORT_BYTES_MAX:
         del parts[0]
     if own:
         parts.append(field(OWN_LINE, "", b"%d" % own[-1]))
     channel.send(EXCEPTION, b"".join(parts))
+
+
+def report_none():
+    """Report that no exception has ended the main thread: otherwise, the server looks for one in stderr."""
+    channel.send(EXCEPTION, b"")
 
 
 def encode_exception(link, error, frames, lines):
@@ -69,17 +79,16 @@ def encode_exception(link, error, frames, lines):
     return b"".join(fields)
 
 
-def ended_main_thread(error):
-    """Return True if the exception has passed through the script, if the script is no valid Python, or if it was
+def ended_main_thread(error, script):
+    """Return True if the exception has passed through the script, if the script cannot be compiled, or if it was
     interrupted before its first line.
 
     An exception group without a traceback counts: `except*` raises such groups."""
-    script = vars(sys.modules.get("__main__", sys))
     trace = error.__traceback__
     if trace is None:
-        return isinstance(error, (SyntaxError, KeyboardInterrupt, GROUP))
+        return isinstance(error, (*UNCOMPILED, KeyboardInterrupt, GROUP))
     while trace:
-        if trace.tb_frame.f_globals is script:
+        if trace.tb_frame.f_globals is vars(script):
             return True
         trace = trace.tb_next
     return isinstance(error, SyntaxError)
@@ -143,11 +152,16 @@ def frames_of(error):
     while trace:
         code = trace.tb_frame.f_code
         if not code.co_filename.startswith(PACKAGE):
-            frames.append((code.co_filename, trace.tb_lineno, code.co_name))
+            frames.append((code.co_filename, line_number(trace.tb_lineno), code.co_name))
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and isinstance(error.filename, str) and isinstance(error.lineno, int):
-        frames.append((error.filename, error.lineno, ""))
+        frames.append((error.filename, line_number(error.lineno), ""))
     return frames
+
+
+def line_number(number):
+    """Return the number of a line; 0 for code without lines, as some programs generate it."""
+    return number if number and 0 < number < LINES_MAX else 0
 
 
 def is_own(path):

@@ -15,6 +15,8 @@ BACKEND = "pyexec_figures"
 PLOTLY_RENDERER = "pyexec"
 """The name of the renderer of plotly."""
 PARTS = ("bundles", "display")
+script = sys.modules.get("__main__")
+"""The module that runs the script. The program may replace it in `sys.modules`."""
 
 
 def install():
@@ -34,12 +36,17 @@ def evaluate():
 
 
 def report_exception():
-    """Report the exception that has ended the main thread, which the interpreter keeps, or that there is none."""
+    """Report the exception that has ended the main thread, which the interpreter keeps, or that there is none.
+
+    If that fails, for example in a method of the exception or for lack of memory, the server reads stderr instead."""
     error = getattr(sys, "last_value", None)
-    if error is None:
-        channel.send(EXCEPTION, b"")
-    else:
-        load("exceptions").report(error)
+    try:
+        if error is None:
+            channel.send(EXCEPTION, b"")
+        else:
+            load("exceptions").report(error, script=script)
+    except BaseException:  # noqa: S110  the interpreter would print it
+        pass
 
 
 class Finder:

@@ -135,12 +135,15 @@ class Shell(InteractiveShell):
             restore_builtins()
             error = raised = sys.exc_info()[1]
             if not isinstance(raised, SystemExit):
-                sys.excepthook(type(raised), raised, without_own_frames(raised.__traceback__))
+                # For example, code that is nested too deeply, or an interrupt while a cell begins.
+                trace = self.without_shell(raised.__traceback__)
+                sys.excepthook(type(raised), raised.with_traceback(trace), trace)
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         if error is None:
             return 0
         if isinstance(error, SystemExit):
+            load("exceptions").report_none()
             return exit_code_of(error)
         error.__traceback__ = self.without_shell(error.__traceback__)
         # Without frames, the cell could not be compiled: for example, it has a null byte.
@@ -211,7 +214,7 @@ def create_shell():
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.colors = "NoColor"
     config.InteractiveShell.display_page = True
-    for message in ("To exit: use", "Output cache limit"):
+    for message in ("To exit: use", "Output cache limit", "coroutine .InteractiveShell"):
         warnings.filterwarnings("ignore", message)
     shell = Shell.instance(config=config, ipython_dir=FOLDER)
     load_tracebacks(shell)

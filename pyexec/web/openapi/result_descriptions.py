@@ -148,7 +148,7 @@ RESULT_TYPES: dict[type, TypeDoc] = {
     TracebackFrame: type_doc(
         "A line that an exception passed.",
         file=FieldDoc("Path of the file.", "/work/main.py"),
-        line=FieldDoc("Number of the line.", 3),
+        line=FieldDoc("Number of the line; 0 if the code has no lines.", 3),
         function=FieldDoc("Name of the function; left out for the place of a syntax error.", "<module>"),
         code=FieldDoc("Text of the line; left out if it cannot be read.", "1 / 0"),
     ),
