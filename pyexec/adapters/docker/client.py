@@ -28,6 +28,8 @@ CANNOT_CONNECT: Final = 900
 """The status that aiodocker gives to a connection that could not be made, or broke."""
 _ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
 _REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
+_BAD_COPY, _NO_SPACE = "Error processing tar file", "no space left on device"
+"""In Docker's messages: files cannot be copied into a container, or the engine's disk is full."""
 _NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
 _BAD_MOUNT: Final = (
     "cannot mount volume over existing file",
@@ -174,6 +176,10 @@ def translate(error: DockerError, image: str = "") -> Exception:
         )
     if image and error.status == HTTPStatus.NOT_FOUND and "image" in message.lower():
         return ImageUnavailable(f"the image {image!r} does not exist on this Docker engine")
+    if image and _BAD_COPY in message and _NO_SPACE not in message:
+        return ImageUnavailable(
+            f"setups cannot run in the image {image!r}: their files cannot be copied to /.pyexec: {message}"
+        )
     if image and any(sign in message for sign in _NO_PYTHON):
         return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
     if image and any(sign in message for sign in _BAD_MOUNT):
