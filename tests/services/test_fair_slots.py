@@ -21,7 +21,7 @@ TENANTS = Tenants(
     (
         Tenant(name="heavy", weight=3),
         Tenant(name="light"),
-        Tenant(name="capped", max_running=1, max_queued=1),
+        Tenant(name="capped", max_running=1, max_queued=1, max_setups=1),
     )
 )
 
@@ -181,6 +181,24 @@ def test_setups_of_a_tenant_that_floods_the_lane_do_not_delay_another() -> None:
     assert not any(place.begun.is_set() for place in flood[1:])
     lane.leave(late, "heavy")
     assert flood[1].begun.is_set()
+
+
+def test_a_tenant_holds_at_most_its_number_of_setups() -> None:
+    lane = SetupLane(2, TENANTS)
+    first, second, third = (lane.join((f"image-{number}", None), "capped") for number in range(3))
+    assert (lane.count().running, lane.count().waiting) == (1, 2)
+    assert not lane.begins_at_once(("image", None), "capped")
+    assert lane.begins_at_once(("image", None), "light")
+    other = lane.join(("image", None), "light")
+    assert other.begun.is_set()
+    lane.leave(other, "light")
+    assert not second.begun.is_set()
+    assert lane.join(second.key, "light") is second
+    assert (second.begun.is_set(), third.begun.is_set()) == (True, False)
+    lane.leave(second, "light")
+    lane.leave(second, "capped")
+    lane.leave(first, "capped")
+    assert third.begun.is_set()
 
 
 @pytest.mark.parametrize(
