@@ -88,10 +88,20 @@ async def get(
     The caller checks the status, and closes the response."""
     timeout = aiohttp.ClientTimeout() if stream else docker.session.timeout
     with request_timeout(docker):
-        if docker.api_version == "auto":
-            await docker.version()  # the first request determines the API version
-        url = f"{docker.docker_host}/{docker.api_version}/{path}"
-        return await docker.session.get(url, params=params, timeout=timeout)
+        return await docker.session.get(await _url(docker, path), params=params, timeout=timeout)
+
+
+async def post(docker: Docker, path: str, params: Mapping[str, str]) -> aiohttp.ClientResponse:
+    """Send a POST request without a timeout. The caller translates errors, checks the status, and closes the response.
+
+    aiodocker's own methods for streams do not close the response if their caller is cancelled."""
+    return await docker.session.post(await _url(docker, path), params=params, timeout=aiohttp.ClientTimeout())
+
+
+async def _url(docker: Docker, path: str) -> str:
+    if docker.api_version == "auto":
+        await docker.version()  # the first request determines the API version
+    return f"{docker.docker_host}/{docker.api_version}/{path}"
 
 
 async def kill_container(container: DockerContainer) -> None:

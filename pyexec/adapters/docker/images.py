@@ -13,10 +13,10 @@ from aiodocker.exceptions import DockerError
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import (
-    CANNOT_CONNECT,
     get,
     has_status,
     parse_time,
+    post,
     translate,
     translate_errors,
 )
@@ -65,18 +65,29 @@ class DockerImages:
             return None
 
     async def pull(self, name: str) -> AsyncIterator[str]:
+        """Implement `ports.Images.pull`.
+
+        Docker ends a pull when the connection is closed. aiodocker leaves it open if its caller is cancelled."""
+        is_complete = ":" in name.rpartition("/")[2] or "@" in name
+        params = {"fromImage": name} if is_complete else {"fromImage": name, "tag": "latest"}
         try:
-            async for progress in self._docker.images.pull(name, stream=True):
-                if message := progress.get("error"):
-                    raise _unavailable(name, str(message))
-                if line := _progress_line(progress):
-                    yield line
+            async with await post(self._docker, "images/create", params) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _unavailable(name, str((await response.json())["message"]))
+                async for text in response.content:
+                    progress = json.loads(text)
+                    if message := progress.get("error"):
+                        raise _unavailable(name, str(message))
+                    if line := _progress_line(progress):
+                        yield line
         except DockerError as error:
-            if error.status == CANNOT_CONNECT:
-                raise translate(error, name) from error
-            raise _unavailable(name, str(error.message)) from error
+            raise translate(error, name) from error
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable(f"Docker does not answer: {error}") from error
         except aiohttp.ClientError as error:
             raise Unavailable(f"the connection to Docker broke: {error}") from error
+        except ValueError as error:
+            raise ImageUnavailable(f"the image {name!r} cannot be pulled: {error}") from error
 
     async def tag(self, image_name: str, repository: str, tag: str) -> None:
         with translate_errors():
