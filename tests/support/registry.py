@@ -117,7 +117,8 @@ def running_registry(host: str = "127.0.0.1") -> Iterator[Registry]:
                     if image in registry.endless:
                         return self.send_endlessly()
                 return self.answer("application/octet-stream", registry.blobs[reference])
-            body = json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
+            message = "x" * 1_000_000 if "verbose" in image else "manifest unknown"
+            body = json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN", "message": message}]})
             return self.answer("application/json", body.encode(), 404)
 
         do_HEAD = do_GET

@@ -97,6 +97,13 @@ async def test_an_unavailable_image_fails_the_run_with_the_reason(
         assert "exit_code" not in result
 
 
+async def test_a_long_message_of_a_registry_is_cut(api: Api, registry: Registry) -> None:
+    result = await api.run(HELLO, docker_image=registry.name("team/verbose"))
+    assert result["error_type"] == "image_unavailable"
+    assert "xxx" in result["error"]
+    assert len(result["error"]) < 3000
+
+
 async def test_a_pull_ends_when_its_execution_is_killed(api: Api, registry: Registry) -> None:
     """Otherwise it would keep one of the engine's few downloads, for which the pulls of all callers wait."""
     execution = await api.accepted(HELLO, docker_image=registry.name("team/endless"))

@@ -25,6 +25,7 @@ from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
 GONE_STATUSES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 """The container does not exist; or it is not running, or its removal is in progress."""
 CANNOT_CONNECT: Final = 900
+MESSAGE_LENGTH_MAX: Final = 2000
 """The status that aiodocker gives to a connection that could not be made, or broke."""
 _ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
 _REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
@@ -178,7 +179,7 @@ def translate(error: DockerError, image: str = "") -> Exception:
     """Return the error of this program for one of aiodocker."""
     if error.status == CANNOT_CONNECT:
         return Unavailable(f"Docker does not answer: {_connection_error(error)}")
-    message = str(error.message)
+    message = cut(str(error.message))
     volume = _ETC_VOLUME.search(message)
     if volume and any(sign in message for sign in _REMOVED):
         return EtcFilesRemoved(
@@ -197,6 +198,11 @@ def translate(error: DockerError, image: str = "") -> Exception:
         reason = f"its path {place[1]} cannot be a mount point" if place else message
         return ImageUnavailable(f"programs cannot run in the image {image!r}: {reason}")
     return EngineError(f"Docker refused the request: {message}")
+
+
+def cut(message: str) -> str:
+    """Return a message of Docker, cut if it is long: it may contain what a registry or an image chose."""
+    return message if len(message) <= MESSAGE_LENGTH_MAX else f"{message[:MESSAGE_LENGTH_MAX]}…"
 
 
 def parse_time(text: str) -> datetime | None:

@@ -13,6 +13,7 @@ from aiodocker.exceptions import DockerError
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import (
+    cut,
     get,
     has_status,
     parse_time,
@@ -42,6 +43,7 @@ _REGISTRY_UNREACHABLE = (
     "server misbehaving",
     "temporary failure",
 )
+_MESSAGE_BYTES_MAX: Final = 64 * 1024
 _OTHER_ARCHITECTURE = "no matching manifest"
 _IGNORED = frozenset({"Downloading", "Extracting", "Waiting", "Verifying Checksum"})
 """States of a layer that are reported many times a second, or say nothing."""
@@ -73,7 +75,7 @@ class DockerImages:
         try:
             async with await post(self._docker, "images/create", params) as response:
                 if response.status != HTTPStatus.OK:
-                    raise _unavailable(name, str((await response.json())["message"]))
+                    raise _unavailable(name, await _message_of(response))
                 async for text in response.content:
                     progress = json.loads(text)
                     if message := progress.get("error"):
@@ -156,8 +158,22 @@ def _progress_line(progress: Mapping[str, Any]) -> str:
     return f"{layer}: {status}" if layer else status
 
 
+async def _message_of(response: aiohttp.ClientResponse) -> str:
+    """Return the message of an error. Docker passes on what the registry has answered, whatever its size."""
+    data = b""
+    async for chunk in response.content.iter_chunked(_MESSAGE_BYTES_MAX):
+        data += chunk
+        if len(data) > _MESSAGE_BYTES_MAX:
+            break
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, TypeError, KeyError):
+        return data.decode("utf-8", "replace")
+
+
 def _unavailable(name: str, message: str) -> ImageUnavailable:
     """Return an error that names the cause: the image name, the registry, or the machine."""
+    message = cut(message)
     lowered = message.lower()
     if _OTHER_ARCHITECTURE in lowered:
         return ImageUnavailable(
