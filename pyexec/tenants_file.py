@@ -24,6 +24,7 @@ _NUMBERS: Mapping[str, tuple[int, int | None]] = {
     "max_running": (1, None),
     "max_queued": (0, None),
     "max_sessions": (0, None),
+    "max_setups": (1, None),
 }
 """The keys that are whole numbers, with their lowest and highest value."""
 _KEYS = ("tokens", *_NUMBERS, "webhook_secrets")

@@ -70,7 +70,11 @@ class FairQueue(Generic[T]):
             return None
         eligible = filter(is_eligible, self._waiting)
         tenant = self.shares.next(sorted(eligible, key=lambda name: self._waiting[name][0][0]))
-        return None if tenant is None else (tenant, self._waiting[tenant][0][1])
+        return None if tenant is None else (tenant, self.first_of(tenant))
+
+    def first_of(self, tenant: str) -> T:
+        """Return the first item of a tenant that has any."""
+        return self._waiting[tenant][0][1]
 
     def pop(self, tenant: str) -> T:
         """Remove and return the first item of a tenant, and count its start."""

@@ -17,10 +17,10 @@ OTHER_TENANTS = "other"
 class Tenant:
     """A tenant and what it may use on each replica.
 
-    `weight` is its share of the starts while several tenants wait. `max_running` limits its running programs, and
-    `max_queued` its executions that wait; None means that only the limits of the server apply. `max_sessions` limits
-    its open sessions on all replicas together. `webhook_secrets` sign its webhooks, newest first; without them, the
-    secrets of the server do."""
+    `weight` is its share of the starts while several tenants wait. `max_running` limits its running programs,
+    `max_setups` its running setups, and `max_queued` its executions that wait; None means that only the limits of the
+    server apply. `max_sessions` limits its open sessions on all replicas together.
+    `webhook_secrets` sign its webhooks, newest first; without them, the secrets of the server do."""
 
     name: str
     weight: int = 1
@@ -28,6 +28,7 @@ class Tenant:
     max_queued: int | None = None
     webhook_secrets: tuple[bytes, ...] = field(default=(), repr=False)
     max_sessions: int | None = None
+    max_setups: int | None = None
 
 
 @frozen

@@ -36,6 +36,8 @@ _GLOBAL_UNICAST = IPv6Network("2000::/3")
 """The only IPv6 addresses that IANA assigns to hosts of the internet. Other prefixes can lead to private networks."""
 _PORTS = {"https": 443, "http": 80}
 _NAT64 = IPv6Network("64:ff9b::/96")
+_METADATA = IPv4Address("168.63.129.16")
+"""Azure's metadata service, at an address of the internet. Those of other clouds are private or link-local."""
 
 Address = IPv4Address | IPv6Address
 
@@ -128,7 +130,7 @@ class WebhookPolicy:
         inner = _embedded(address)
         if isinstance(inner, IPv6Address) and inner not in _GLOBAL_UNICAST:
             return False
-        return inner.is_global and not inner.is_multicast
+        return inner.is_global and not inner.is_multicast and inner != _METADATA
 
 
 def parse_url(text: str) -> URL:

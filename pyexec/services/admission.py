@@ -83,7 +83,8 @@ class Admission:
         if candidate.setup is None:
             return free > 0
         before = self._accepting_setups()
-        return free > self._lane.count(before).running and self._lane.begins_at_once(candidate.setup, before)
+        at_once = self._lane.begins_at_once(candidate.setup, spec.tenant, before)
+        return at_once and free > self._lane.count(before).running
 
     def _waiting(self, spec: Spec, for_slot: Set[str]) -> int:
         """Return how many executions of the tenant wait, or will wait after their setup."""
@@ -105,7 +106,7 @@ class Admission:
         busy = (
             f"all slots ({size})"
             if candidate.setup is None
-            else f"all slots ({size}) or all setups ({self._lane.size})"
+            else f"all slots ({size}) or all setups ({min(self._lane.size, tenant.max_setups or self._lane.size)})"
         )
         if tenant.max_running is not None and self._slots.in_use_by(tenant.name) >= tenant.max_running:
             busy = f"all slots of tenant {tenant.name} (max_running: {tenant.max_running})"

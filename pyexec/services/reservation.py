@@ -61,7 +61,7 @@ class Reservation:
             return False
         if setup is None:
             return self.try_slot(limits)
-        if begins := self.lane.begins_at_once(setup):
+        if begins := self.lane.begins_at_once(setup, self.tenant):
             self.join_setup(setup)
         return begins
 

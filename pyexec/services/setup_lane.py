@@ -57,18 +57,20 @@ class LaneCount:
 
 
 class SetupLane:
-    """Lets at most `size` setups run at once. Tenants take turns; within a tenant, first come, first served.
+    """Lets at most `size` setups run at once, and at most `max_setups` of a tenant. Tenants take turns; within a
+    tenant, first come, first served.
 
     An execution that needs a setup joins it, waits, and leaves the lane after the setup."""
 
     def __init__(self, size: int, tenants: Tenants, meter: Meter = NOOP_METER) -> None:
         self.size = size
+        self._tenants = tenants
         self._shares = FairShares(tenants.weight_of)
         self._meter = meter
         self._places: list[SetupPlace] = []
-        """The first `size` of them run. The others wait, in the order of arrival."""
+        """Those that have begun come first. The others wait, in the order of arrival."""
         meter.watch(SETUP_LIMIT, lambda: self.size)
-        meter.watch(SETUPS_RUNNING, lambda: min(self.size, len(self._places)))
+        meter.watch(SETUPS_RUNNING, lambda: len(self._begun()))
         meter.watch(SETUP_QUEUE_LENGTH, lambda: self.count().waiting)
 
     def __len__(self) -> int:
@@ -81,6 +83,8 @@ class SetupLane:
         if place is None:
             place = SetupPlace(key, tenant)
             self._places.append(place)
+        elif not place.begun.is_set() and self._is_at_limit(place.tenant) and not self._is_at_limit(tenant):
+            place.tenant = tenant
         place.executions[tenant] += 1
         self._begin()
         return place
@@ -100,20 +104,21 @@ class SetupLane:
             return
         raise QueueTimeout("no setup could begin")
 
-    def begins_at_once(self, key: SetupKey, before: Sequence[SetupRequest] = ()) -> bool:
+    def begins_at_once(self, key: SetupKey, tenant: str, before: Sequence[SetupRequest] = ()) -> bool:
         """Return True if a setup with this key would not wait, even if the setups `before` came first."""
-        return self.count([*before, (key, "")]).waiting == self.count(before).waiting
+        return self.count([*before, (key, tenant)]).waiting == self.count(before).waiting
 
     def count(self, more: Sequence[SetupRequest] = (), tenant: str | None = None) -> LaneCount:
         """Count the executions in the lane, as if `more` had joined it. With `tenant`, count only those of it."""
-        running = sum(_executions(place, tenant) for place in self._places[: self.size])
-        waiting = sum(_executions(place, tenant) for place in self._places[self.size :])
+        begun = self._begun()
+        running = sum(_executions(place, tenant) for place in begun)
+        waiting = sum(_executions(place, tenant) for place in self._places[len(begun) :])
         joinable = {place.key: place.begun.is_set() for place in self._places if not place.closed}
-        free = self.size - len(self._places)
+        of_tenants = Counter(place.tenant for place in begun)
         for key, owner in more:
             if key not in joinable:
-                joinable[key] = free > 0
-                free -= 1
+                joinable[key] = self._may_begin(owner, of_tenants)
+                of_tenants[owner] += joinable[key]
             if tenant in (None, owner):
                 running += joinable[key]
                 waiting += not joinable[key]
@@ -124,16 +129,31 @@ class SetupLane:
 
     def _begin(self) -> None:
         """Begin as many setups as there are free places, each time of the tenant whose turn it is."""
-        while waiting := [place for place in self._places if not place.begun.is_set()]:
-            begun = len(self._places) - len(waiting)
-            if begun >= self.size:
+        while True:
+            begun = self._begun()
+            of_tenants = Counter(place.tenant for place in begun)
+            waiting = self._places[len(begun) :]
+            next_ones = [place for place in waiting if self._may_begin(place.tenant, of_tenants)]
+            tenant = self._shares.next(place.tenant for place in next_ones)
+            if tenant is None:
                 return
-            tenant = self._shares.next(place.tenant for place in waiting)
-            place = next(place for place in waiting if place.tenant == tenant)
-            self._shares.charge(place.tenant)
+            place = next(place for place in next_ones if place.tenant == tenant)
+            self._shares.charge(tenant)
             self._places.remove(place)
-            self._places.insert(begun, place)
+            self._places.insert(len(begun), place)
             place.begun.set()
+
+    def _begun(self) -> list[SetupPlace]:
+        return [place for place in self._places if place.begun.is_set()]
+
+    def _may_begin(self, tenant: str, of_tenants: Counter[str]) -> bool:
+        """Return True if one more setup of a tenant may begin when each tenant runs `of_tenants`."""
+        allowed = self._tenants.get(tenant).max_setups
+        return of_tenants.total() < self.size and (allowed is None or of_tenants[tenant] < allowed)
+
+    def _is_at_limit(self, tenant: str) -> bool:
+        allowed = self._tenants.get(tenant).max_setups
+        return allowed is not None and sum(place.tenant == tenant for place in self._begun()) >= allowed
 
 
 def _executions(place: SetupPlace, tenant: str | None) -> int:

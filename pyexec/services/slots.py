@@ -46,7 +46,7 @@ class Slots:
     """Grants slots, bounded by count and by the memory of all sandboxes together.
 
     Tenants that wait take turns, by their weights; see docs/design/fairness.md. Within a tenant, the order is first
-    come, first served. A tenant that runs its `max_running` programs does not delay other tenants. `overhead_mb` is
+    come, first served. A tenant that has to wait for its own programs does not delay other tenants. `overhead_mb` is
     what a sandbox takes in addition to the program's memory and files."""
 
     def __init__(
@@ -69,6 +69,8 @@ class Slots:
         """How many executions of a tenant may wait, unless the tenant has its own limit."""
         self._queue = FairQueue[_Waiter](FairShares(self.tenants.weight_of))
         self._running = Counter[str]()
+        self._held_mb = Counter[str]()
+        """The memory that the programs and sessions of each tenant reserve."""
         self._queued = Broadcast()
         self._until_closed: set[anyio.CancelScope] = set()
         """The scopes of requests that `close` ends."""
@@ -118,7 +120,7 @@ class Slots:
 
     def room_for(self, limits: Limits, tenant: str) -> int:
         """Return how many programs of a tenant with these limits could start at once."""
-        if self._next_waiter() is not None:
+        if self._next_waiter() is not None or self._queue.length_of(tenant):
             return 0
         room = min(self._free, self._free_mb // self.memory_for(limits))
         allowed = self.tenants.get(tenant).max_running
@@ -146,7 +148,7 @@ class Slots:
         self._take(slot)
         return slot
 
-    def try_reserve_memory(self, limits: Limits, extra_mb: int, *, keep: Limits) -> int | None:
+    def try_reserve_memory(self, limits: Limits, extra_mb: int, tenant: str, *, keep: Limits) -> int | None:
         """Reserve the memory of a sandbox without a slot, such as an interpreter session's, and `extra_mb` more.
 
         Return the MiB to give back with `release_memory`. Return None if an execution waits for a slot, or if
@@ -155,20 +157,22 @@ class Slots:
         memory_mb, kept_mb = self.memory_for(limits) + extra_mb, self.memory_for(keep)
         if 2 * kept_mb + extra_mb > self._memory_mb_max:
             kept_mb = 0
-        if self._next_waiter() is not None or memory_mb + kept_mb > self._free_mb:
+        if self._next_waiter() is not None or self._queue.length_of(tenant):
             return None
-        self._free_mb -= memory_mb
+        if memory_mb + kept_mb > self._free_mb:
+            return None
+        self._hold(memory_mb, tenant)
         return memory_mb
 
-    def reserve_memory_unconditionally(self, limits: Limits, extra_mb: int) -> int:
+    def reserve_memory_unconditionally(self, limits: Limits, extra_mb: int, tenant: str) -> int:
         """Reserve the memory of a sandbox that runs already, even if it is not free."""
         memory_mb = self.memory_for(limits) + extra_mb
-        self._free_mb -= memory_mb
+        self._hold(memory_mb, tenant)
         return memory_mb
 
-    def release_memory(self, memory_mb: int) -> None:
+    def release_memory(self, memory_mb: int, tenant: str) -> None:
         """Give back memory without a slot. The next in the queue may get it."""
-        self._free_mb += memory_mb
+        self._hold(-memory_mb, tenant)
         self._grant()
 
     def reserve_unconditionally(self, limits: Limits, tenant: str) -> Slot:
@@ -219,7 +223,7 @@ class Slots:
     def release(self, slot: Slot) -> None:
         """Release a slot. The next in the queue gets it."""
         self._free += 1
-        self._free_mb += slot.memory_mb
+        self._hold(-slot.memory_mb, slot.tenant)
         self._running[slot.tenant] -= 1
         self._grant()
 
@@ -239,20 +243,29 @@ class Slots:
     def _next_waiter(self) -> _Waiter | None:
         """Return the waiter whose turn is next. While its memory is not free, all others wait, too: otherwise small
         programs could starve a large one."""
-        found = self._queue.peek(self._may_run_more)
+        found = self._queue.peek(self._delays_others)
         return None if found is None else found[1]
 
-    def _may_run_more(self, tenant: str) -> bool:
+    def _delays_others(self, tenant: str) -> bool:
+        """Return False if the tenant's first waiter has to wait for its own tenant: for another program to end at
+        `max_running`, or for memory that the tenant itself holds."""
         allowed = self.tenants.get(tenant).max_running
-        return allowed is None or self._running[tenant] < allowed
+        if allowed is not None and self._running[tenant] >= allowed:
+            return False
+        needed = self._queue.first_of(tenant).slot.memory_mb
+        return not self._held_mb[tenant] or needed <= self._memory_mb_max - self._held_mb[tenant]
 
     def _fits(self, slot: Slot) -> bool:
         return self._free > 0 and slot.memory_mb <= self._free_mb
 
     def _take(self, slot: Slot) -> None:
         self._free -= 1
-        self._free_mb -= slot.memory_mb
+        self._hold(slot.memory_mb, slot.tenant)
         self._running[slot.tenant] += 1
+
+    def _hold(self, memory_mb: int, tenant: str) -> None:
+        self._free_mb -= memory_mb
+        self._held_mb[tenant] += memory_mb
 
     def _watch(self) -> None:
         watch = self._meter.watch

@@ -18,6 +18,7 @@ weight = 3
 max_running = 2
 max_queued = 0
 max_sessions = 3
+max_setups = 4
 
 ["umbrella.corp"]
 tokens = ["sha256:{DIGEST}"]
@@ -26,7 +27,9 @@ tokens = ["sha256:{DIGEST}"]
 
 def test_a_file_is_read() -> None:
     tenants = parse_tenants(FILE, "tenants.toml")
-    assert tenants.get("acme") == Tenant(name="acme", weight=3, max_running=2, max_queued=0, max_sessions=3)
+    assert tenants.get("acme") == Tenant(
+        name="acme", weight=3, max_running=2, max_queued=0, max_sessions=3, max_setups=4
+    )
     assert tenants.get("umbrella.corp") == Tenant(name="umbrella.corp")
     assert tenants.names == ("acme", "umbrella.corp")
     found = {

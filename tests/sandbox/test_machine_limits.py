@@ -406,6 +406,16 @@ async def test_a_relative_volume_of_an_image_does_not_reach_the_disk(
         assert "declares link as a volume" in result["error"]
 
 
+async def test_an_image_into_which_no_files_of_a_setup_can_be_copied_is_rejected(
+    attack: Attack, image_of: Callable[[str], str]
+) -> None:
+    name = image_of("RUN ln -s /nowhere /.pyexec")
+    assert (await attack("print(end='ran')", docker_image=name))["stdout"] == "ran"
+    result = await attack("", docker_image=name, pre_commands=["true"])
+    assert result["error_type"] == "image_unavailable"
+    assert "cannot be copied to /.pyexec" in result["error"]
+
+
 @pytest.mark.parametrize(
     ("instruction", "place"),
     [

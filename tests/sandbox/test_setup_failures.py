@@ -170,9 +170,11 @@ async def failure_of_commit(message: str) -> Exception:
 
 
 async def test_files_that_docker_cannot_store_are_a_failure_of_the_setup() -> None:
-    """A file with the name `.wh.` is one. After an error of the engine, the server repeats the setup."""
-    failure = await failure_of_commit(f"{REFUSED}: file exists")
-    assert isinstance(failure, SetupFailed)
-    assert failure.field == "pre_commands"
+    """A file with the name `.wh.` is one, and each file if the image has as many layers as Docker allows. After an
+    error of the engine, the server repeats the setup."""
+    for message in (f"{REFUSED}: file exists", "max depth exceeded"):
+        failure = await failure_of_commit(message)
+        assert isinstance(failure, SetupFailed)
+        assert failure.field == "pre_commands"
     for message in (f"{REFUSED}: no space left on device", "the engine does not answer"):
         assert isinstance(await failure_of_commit(message), EngineError)

@@ -21,7 +21,7 @@ TENANTS = Tenants(
     (
         Tenant(name="heavy", weight=3),
         Tenant(name="light"),
-        Tenant(name="capped", max_running=1, max_queued=1),
+        Tenant(name="capped", max_running=1, max_queued=1, max_setups=1),
     )
 )
 
@@ -112,6 +112,43 @@ async def test_a_large_run_is_not_overtaken_for_ever_by_small_ones_of_another_te
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("holds", ["program", "session"])
+async def test_a_tenant_that_waits_for_its_own_memory_delays_no_other(holds: str) -> None:
+    """Nor does its program starve: once the tenant holds nothing, the others wait for it."""
+    large, small = (evolve(LIMITS, memory_mb=memory_mb, disk_mb=0) for memory_mb in (6000, 1000))
+    slots = slots_of(concurrent=9, memory_mb=10_000)
+    held = slots.try_reserve(large, "heavy") if holds == "program" else None
+    if held is None:
+        assert slots.try_reserve_memory(large, 0, "heavy", keep=small)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(slots.reserve, large, 60, "heavy", name="waits for its own tenant")
+        await anyio.wait_all_tasks_blocked()
+        assert slots.try_reserve(small, "heavy") is None
+        others = [slots.try_reserve(small, "light") for _ in range(4)]
+        assert slots.try_reserve_memory(small, 0, "heavy", keep=evolve(small, memory_mb=0)) is None
+        assert all(others)
+        if held is None:
+            slots.release_memory(6000, "heavy")
+        else:
+            slots.release(held)
+        assert (slots.queue_length, slots.in_use_by("heavy")) == (0, 1)
+
+
+async def test_a_large_program_starts_before_later_ones_once_its_tenant_holds_nothing() -> None:
+    large, half = (evolve(LIMITS, memory_mb=memory_mb, disk_mb=0) for memory_mb in (9000, 5000))
+    slots = slots_of(concurrent=9, memory_mb=10_000)
+    own, other = slots.try_reserve(half, "heavy"), slots.try_reserve(half, "light")
+    assert own is not None
+    assert other is not None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(slots.reserve, large, 60, "heavy", name="large")
+        await anyio.wait_all_tasks_blocked()
+        slots.release(own)
+        assert slots.try_reserve(half, "light") is None
+        slots.release(other)
+        assert (slots.queue_length, slots.in_use_by("heavy")) == (0, 1)
+
+
 async def test_the_queue_limit_counts_each_tenant_alone(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=2)
     slots.reserve_unconditionally(LIMITS, "light")
@@ -146,6 +183,24 @@ def test_setups_of_a_tenant_that_floods_the_lane_do_not_delay_another() -> None:
     assert flood[1].begun.is_set()
 
 
+def test_a_tenant_holds_at_most_its_number_of_setups() -> None:
+    lane = SetupLane(2, TENANTS)
+    first, second, third = (lane.join((f"image-{number}", None), "capped") for number in range(3))
+    assert (lane.count().running, lane.count().waiting) == (1, 2)
+    assert not lane.begins_at_once(("image", None), "capped")
+    assert lane.begins_at_once(("image", None), "light")
+    other = lane.join(("image", None), "light")
+    assert other.begun.is_set()
+    lane.leave(other, "light")
+    assert not second.begun.is_set()
+    assert lane.join(second.key, "light") is second
+    assert (second.begun.is_set(), third.begun.is_set()) == (True, False)
+    lane.leave(second, "light")
+    lane.leave(second, "capped")
+    lane.leave(first, "capped")
+    assert third.begun.is_set()
+
+
 @pytest.mark.parametrize(
     ("total_mb", "granted"),
     [(99, 0), (150, 1), (250, 1), (300, 2)],
@@ -153,5 +208,5 @@ def test_setups_of_a_tenant_that_floods_the_lane_do_not_delay_another() -> None:
 def test_only_a_machine_for_two_sandboxes_keeps_one_free_of_sessions(total_mb: int, granted: int) -> None:
     limits = evolve(LIMITS, memory_mb=100, disk_mb=0)
     slots = slots_of(concurrent=1, memory_mb=total_mb)
-    found = [slots.try_reserve_memory(limits, 0, keep=limits) for _ in range(3)]
+    found = [slots.try_reserve_memory(limits, 0, "light", keep=limits) for _ in range(3)]
     assert found == [100] * granted + [None] * (3 - granted)

@@ -144,7 +144,7 @@ def test_a_session_leaves_the_memory_of_one_run_free(scene: Scene) -> None:
     run_mb = slots.memory_for(limits_of(Settings(), "default"))
     taken = slots.memory_mb.total - session_mb - run_mb
     slots.reserve_memory_unconditionally(
-        evolve(limits_of(Settings(), "default"), memory_mb=0, disk_mb=0), taken
+        evolve(limits_of(Settings(), "default"), memory_mb=0, disk_mb=0), taken, "another"
     )
     with pytest.raises(TooManySessions, match=rf"reserves {session_mb} MiB .*PYEXEC_MAX_TOTAL_MEMORY_MB"):
         scene.open(life)

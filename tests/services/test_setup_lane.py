@@ -25,7 +25,7 @@ def test_at_most_so_many_setups_have_begun_and_none_waits_without_need(
     inside: list[SetupPlace] = []
     for step in steps:
         if not isinstance(step, int):
-            at_once = lane.begins_at_once(step)
+            at_once = lane.begins_at_once(step, DEFAULT_TENANT)
             inside.append(lane.join(step, DEFAULT_TENANT))
             assert inside[-1].begun.is_set() == at_once
         elif inside:

@@ -28,6 +28,11 @@ class Registry:
     manifests: dict[str, tuple[str, bytes]] = field(factory=dict)
     blobs: dict[str, bytes] = field(factory=dict)
     pulled: list[str] = field(factory=list)
+    endless: set[str] = field(factory=set)
+    """The images whose blobs arrive byte by byte, and never end."""
+    begun: threading.Event = field(factory=threading.Event)
+    given_up: threading.Event = field(factory=threading.Event)
+    """Set when the first endless blob begins, and when the engine has closed its connection."""
 
     def name(self, image: str) -> str:
         """Return the full name of an image, for a pull."""
@@ -94,7 +99,7 @@ def layer_of(**files: bytes) -> bytes:
 @contextmanager
 def running_registry(host: str = "127.0.0.1") -> Iterator[Registry]:
     """Run a registry on this machine, at the address `host`."""
-    registry = Registry()
+    registry, stopped = Registry(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -109,11 +114,26 @@ def running_registry(host: str = "127.0.0.1") -> Iterator[Registry]:
             if kind == "blobs" and reference in registry.blobs:
                 if self.command == "GET":
                     registry.pulled.append(image)
+                    if image in registry.endless:
+                        return self.send_endlessly()
                 return self.answer("application/octet-stream", registry.blobs[reference])
-            body = json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})
+            message = "x" * 1_000_000 if "verbose" in image else "manifest unknown"
+            body = json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN", "message": message}]})
             return self.answer("application/json", body.encode(), 404)
 
         do_HEAD = do_GET
+
+        def send_endlessly(self) -> None:
+            registry.begun.set()
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+            try:
+                while not stopped.wait(0.05):
+                    self.wfile.write(b"\0")
+            except OSError:
+                registry.given_up.set()
+            self.close_connection = True
 
         def answer(self, kind: str, body: bytes, status: int = 200) -> None:
             self.send_response(status)
@@ -134,6 +154,7 @@ def running_registry(host: str = "127.0.0.1") -> Iterator[Registry]:
     try:
         yield registry
     finally:
+        stopped.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -22,6 +22,8 @@ def registry(image: str) -> Iterator[Registry]:
     with running_registry() as serving:
         serving.put("team/python", python_layer(image))
         serving.put("team/nothing", layer_of(readme=b"no Python here"))
+        serving.put("team/endless", layer_of(endless=b""))
+        serving.endless.add("team/endless")
         serving.put("team/foreign", layer_of(python3=b"not for this machine"), architecture="s390x")
         serving.put("team/elsewhere", layer_of(python3=b""), architecture="s390x", listed=True)
         yield serving
@@ -93,6 +95,21 @@ async def test_an_unavailable_image_fails_the_run_with_the_reason(
         assert (result["status"], result["error_type"]) == ("failed", "image_unavailable"), result
         assert said in result["error"], result
         assert "exit_code" not in result
+
+
+async def test_a_long_message_of_a_registry_is_cut(api: Api, registry: Registry) -> None:
+    result = await api.run(HELLO, docker_image=registry.name("team/verbose"))
+    assert result["error_type"] == "image_unavailable"
+    assert "xxx" in result["error"]
+    assert len(result["error"]) < 3000
+
+
+async def test_a_pull_ends_when_its_execution_is_killed(api: Api, registry: Registry) -> None:
+    """Otherwise it would keep one of the engine's few downloads, for which the pulls of all callers wait."""
+    execution = await api.accepted(HELLO, docker_image=registry.name("team/endless"))
+    assert await anyio.to_thread.run_sync(registry.begun.wait, 20)
+    await api.kill(execution)
+    assert await anyio.to_thread.run_sync(registry.given_up.wait, 20)
 
 
 async def test_a_setup_in_an_image_without_python_fails(api: Api, registry: Registry) -> None:

@@ -25,9 +25,12 @@ from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
 GONE_STATUSES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 """The container does not exist; or it is not running, or its removal is in progress."""
 CANNOT_CONNECT: Final = 900
+MESSAGE_LENGTH_MAX: Final = 2000
 """The status that aiodocker gives to a connection that could not be made, or broke."""
 _ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
 _REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
+_BAD_COPY, _NO_SPACE = "Error processing tar file", "no space left on device"
+"""In Docker's messages: files cannot be copied into a container, or the engine's disk is full."""
 _NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
 _BAD_MOUNT: Final = (
     "cannot mount volume over existing file",
@@ -86,10 +89,20 @@ async def get(
     The caller checks the status, and closes the response."""
     timeout = aiohttp.ClientTimeout() if stream else docker.session.timeout
     with request_timeout(docker):
-        if docker.api_version == "auto":
-            await docker.version()  # the first request determines the API version
-        url = f"{docker.docker_host}/{docker.api_version}/{path}"
-        return await docker.session.get(url, params=params, timeout=timeout)
+        return await docker.session.get(await _url(docker, path), params=params, timeout=timeout)
+
+
+async def post(docker: Docker, path: str, params: Mapping[str, str]) -> aiohttp.ClientResponse:
+    """Send a POST request without a timeout. The caller translates errors, checks the status, and closes the response.
+
+    aiodocker's own methods for streams do not close the response if their caller is cancelled."""
+    return await docker.session.post(await _url(docker, path), params=params, timeout=aiohttp.ClientTimeout())
+
+
+async def _url(docker: Docker, path: str) -> str:
+    if docker.api_version == "auto":
+        await docker.version()  # the first request determines the API version
+    return f"{docker.docker_host}/{docker.api_version}/{path}"
 
 
 async def kill_container(container: DockerContainer) -> None:
@@ -166,7 +179,7 @@ def translate(error: DockerError, image: str = "") -> Exception:
     """Return the error of this program for one of aiodocker."""
     if error.status == CANNOT_CONNECT:
         return Unavailable(f"Docker does not answer: {_connection_error(error)}")
-    message = str(error.message)
+    message = cut(str(error.message))
     volume = _ETC_VOLUME.search(message)
     if volume and any(sign in message for sign in _REMOVED):
         return EtcFilesRemoved(
@@ -174,6 +187,10 @@ def translate(error: DockerError, image: str = "") -> Exception:
         )
     if image and error.status == HTTPStatus.NOT_FOUND and "image" in message.lower():
         return ImageUnavailable(f"the image {image!r} does not exist on this Docker engine")
+    if image and _BAD_COPY in message and _NO_SPACE not in message:
+        return ImageUnavailable(
+            f"setups cannot run in the image {image!r}: their files cannot be copied to /.pyexec: {message}"
+        )
     if image and any(sign in message for sign in _NO_PYTHON):
         return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
     if image and any(sign in message for sign in _BAD_MOUNT):
@@ -181,6 +198,11 @@ def translate(error: DockerError, image: str = "") -> Exception:
         reason = f"its path {place[1]} cannot be a mount point" if place else message
         return ImageUnavailable(f"programs cannot run in the image {image!r}: {reason}")
     return EngineError(f"Docker refused the request: {message}")
+
+
+def cut(message: str) -> str:
+    """Return a message of Docker, cut if it is long: it may contain what a registry or an image chose."""
+    return message if len(message) <= MESSAGE_LENGTH_MAX else f"{message[:MESSAGE_LENGTH_MAX]}…"
 
 
 def parse_time(text: str) -> datetime | None:

@@ -265,6 +265,7 @@ class DockerSetupContainer:
             # Empty values keep this server from taking those containers for its own.
             cleared = dict.fromkeys(self._spec.labels, "")
             config = {**config, "Labels": {**(config.get("Labels") or {}), **cleared, **labels}}
+        with translate_errors():
             await self._container.commit(repository=repository, tag=tag, config=config)
 
     async def remove(self) -> None:

@@ -13,10 +13,11 @@ from aiodocker.exceptions import DockerError
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import (
-    CANNOT_CONNECT,
+    cut,
     get,
     has_status,
     parse_time,
+    post,
     translate,
     translate_errors,
 )
@@ -42,6 +43,7 @@ _REGISTRY_UNREACHABLE = (
     "server misbehaving",
     "temporary failure",
 )
+_MESSAGE_BYTES_MAX: Final = 64 * 1024
 _OTHER_ARCHITECTURE = "no matching manifest"
 _IGNORED = frozenset({"Downloading", "Extracting", "Waiting", "Verifying Checksum"})
 """States of a layer that are reported many times a second, or say nothing."""
@@ -65,18 +67,29 @@ class DockerImages:
             return None
 
     async def pull(self, name: str) -> AsyncIterator[str]:
+        """Implement `ports.Images.pull`.
+
+        Docker ends a pull when the connection is closed. aiodocker leaves it open if its caller is cancelled."""
+        is_complete = ":" in name.rpartition("/")[2] or "@" in name
+        params = {"fromImage": name} if is_complete else {"fromImage": name, "tag": "latest"}
         try:
-            async for progress in self._docker.images.pull(name, stream=True):
-                if message := progress.get("error"):
-                    raise _unavailable(name, str(message))
-                if line := _progress_line(progress):
-                    yield line
+            async with await post(self._docker, "images/create", params) as response:
+                if response.status != HTTPStatus.OK:
+                    raise _unavailable(name, await _message_of(response))
+                async for text in response.content:
+                    progress = json.loads(text)
+                    if message := progress.get("error"):
+                        raise _unavailable(name, str(message))
+                    if line := _progress_line(progress):
+                        yield line
         except DockerError as error:
-            if error.status == CANNOT_CONNECT:
-                raise translate(error, name) from error
-            raise _unavailable(name, str(error.message)) from error
+            raise translate(error, name) from error
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable(f"Docker does not answer: {error}") from error
         except aiohttp.ClientError as error:
             raise Unavailable(f"the connection to Docker broke: {error}") from error
+        except ValueError as error:
+            raise ImageUnavailable(f"the image {name!r} cannot be pulled: {error}") from error
 
     async def tag(self, image_name: str, repository: str, tag: str) -> None:
         with translate_errors():
@@ -145,8 +158,22 @@ def _progress_line(progress: Mapping[str, Any]) -> str:
     return f"{layer}: {status}" if layer else status
 
 
+async def _message_of(response: aiohttp.ClientResponse) -> str:
+    """Return the message of an error. Docker passes on what the registry has answered, whatever its size."""
+    data = b""
+    async for chunk in response.content.iter_chunked(_MESSAGE_BYTES_MAX):
+        data += chunk
+        if len(data) > _MESSAGE_BYTES_MAX:
+            break
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, TypeError, KeyError):
+        return data.decode("utf-8", "replace")
+
+
 def _unavailable(name: str, message: str) -> ImageUnavailable:
     """Return an error that names the cause: the image name, the registry, or the machine."""
+    message = cut(message)
     lowered = message.lower()
     if _OTHER_ARCHITECTURE in lowered:
         return ImageUnavailable(

@@ -6,18 +6,27 @@ from pyexec.ports import SetupContainer
 
 ENVIRONMENT_LABEL = "pyexec.environment"
 """For operators who list images. The server never reads labels of images, because any image can have them."""
-_BAD_FILES, _NO_SPACE = "Error processing tar file", "no space left on device"
-"""In Docker's messages about a commit: it cannot store the files, or the engine's disk is full."""
+_BAD_FILES, _NO_SPACE, _TOO_DEEP = (
+    "Error processing tar file",
+    "no space left on device",
+    "max depth exceeded",
+)
+"""In Docker's messages about a commit: it cannot store the files, the engine's disk is full, or the image would have
+more layers than an image may have (125 in Docker 20.10)."""
 
 
 async def commit(container: SetupContainer, tag: str, key: str, recipe: Recipe) -> None:
-    """Save the container. Raise `SetupFailed` if Docker cannot store the files that the setup has left, such as one
-    with the name `.wh.`: another attempt would fail, too."""
+    """Save the container. Raise `SetupFailed` if another attempt would fail, too: Docker cannot store the files that
+    the setup has left, such as one with the name `.wh.`, or the image has too many layers."""
     try:
         await container.commit(REPOSITORY, tag, {ENVIRONMENT_LABEL: key})
     except EngineError as error:
-        if _BAD_FILES not in str(error) or _NO_SPACE in str(error):
+        too_deep = _TOO_DEEP in str(error)
+        if not too_deep and (_BAD_FILES not in str(error) or _NO_SPACE in str(error)):
             raise
-        text = f"the files that the setup has left cannot be stored: {error}"
+        reason = (
+            "the image has too many layers" if too_deep else "the files that it has left cannot be stored"
+        )
+        text = f"the result of the setup cannot be saved: {reason}: {error}"
         field = "pre_commands" if recipe.pre_commands else "requirements_txt"
         raise SetupFailed(text, field=field) from error

@@ -87,10 +87,12 @@ class Opening:
         self.slots.check_fits(spec.limits)
         kind = await self._kind(spec)
         async with AsyncExitStack() as undo:
-            memory_mb = self.slots.try_reserve_memory(spec.limits, self.buffer_mb, keep=self.run_limits)
+            memory_mb = self.slots.try_reserve_memory(
+                spec.limits, self.buffer_mb, spec.tenant, keep=self.run_limits
+            )
             if memory_mb is None:
                 raise self._no_memory(spec.limits)
-            undo.callback(self.slots.release_memory, memory_mb)
+            undo.callback(self.slots.release_memory, memory_mb, spec.tenant)
             sandbox = await self._take(kind, spec)
             undo.push_async_callback(_remove, sandbox)
             await self._unpack(sandbox, spec, archive)
@@ -124,7 +126,8 @@ class Opening:
         """Return a session that this replica owns now. It gives the memory back at its end."""
         sandbox.image = session.image
         log = OwnedLog(self.replica, self.log, session)
-        return OwnedSession(log, sandbox, self.cells, partial(self.slots.release_memory, memory_mb))
+        release = partial(self.slots.release_memory, memory_mb, session.spec.tenant)
+        return OwnedSession(log, sandbox, self.cells, release)
 
     def _no_memory(self, limits: Limits) -> TooManySessions:
         memory_mb = self.slots.memory_for(limits) + self.buffer_mb

@@ -64,7 +64,9 @@ class SessionRecovery:
             return
         await self.sessions.leave(session.id)
         cells = await self._adopt_cells(session)
-        memory_mb = self.slots.reserve_memory_unconditionally(session.spec.limits, self.opening.buffer_mb)
+        memory_mb = self.slots.reserve_memory_unconditionally(
+            session.spec.limits, self.opening.buffer_mb, session.spec.tenant
+        )
         sandbox = SessionSandbox.adopt(self.engine, container, adopted.generation)
         await self.sessions.adopt(self.opening.own(adopted, sandbox, memory_mb), cells)
         logger.info("adopted session %s", session.id)
