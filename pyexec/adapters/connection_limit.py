@@ -1,9 +1,8 @@
-"""An HTTP server that limits its open connections: all of them, and those from one address.
+"""An HTTP server that limits its open connections, in total and from one address.
 
-A request on a connection above a limit is answered with an error, after which the connection is closed."""
+It answers the first request on a connection above a limit with an error, and closes the connection."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -13,10 +12,11 @@ from aiohttp.web_protocol import RequestHandler
 from attrs import frozen
 
 REFUSED_MAX = 64
-"""How many connections above a limit are open at the same time. Further ones are closed without an answer."""
+"""Maximum number of open connections above a limit. Further ones are closed without an answer."""
 REFUSED_SECONDS = 5.0
-"""How long a connection above a limit may take to send its request."""
+"""After this time, a connection above a limit is closed, even if it has sent no request."""
 RETRY_AFTER = {"Retry-After": "5"}
+"""The header of a response that rejects a request because of a limit."""
 
 _Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -29,52 +29,32 @@ class ConnectionLimits:
     per_address: int
 
 
-class LimitedRunner(web.AppRunner):
-    """Runs an application with limits on its connections."""
+class LimitedServer(web.Server):
+    """Answers requests with `handler`, on connections within the limits only."""
 
-    def __init__(self, app: web.Application, limits: ConnectionLimits, **options: Any) -> None:
-        super().__init__(app, **options)
-        self._limits = limits
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _LimitedServer(
-            self._limits,
-            made.request_handler,
-            request_factory=made.request_factory,
-            handler_cancellation=made.handler_cancellation,
-            **made._kwargs,
-        )
-
-
-class _LimitedServer(web.Server):
-    def __init__(self, limits: ConnectionLimits, handler: _Handler, **options: Any) -> None:
+    def __init__(self, handler: _Handler, limits: ConnectionLimits, **options: Any) -> None:
         super().__init__(self._answer, **options)
-        self._limits = limits
         self._handler = handler
+        self._limits = limits
         self._accepted: dict[RequestHandler, str] = {}
-        self._by_address: Counter[str] = Counter()
+        """The address of each connection within the limits."""
         self._refused: dict[RequestHandler, HTTPStatus] = {}
+        """The status that answers each connection above a limit."""
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         address = str((transport.get_extra_info("peername") or ("",))[0])
-        if self._by_address[address] >= self._limits.per_address:
+        if list(self._accepted.values()).count(address) >= self._limits.per_address:
             self._refuse(handler, transport, HTTPStatus.TOO_MANY_REQUESTS)
         elif len(self._accepted) >= self._limits.total:
             self._refuse(handler, transport, HTTPStatus.SERVICE_UNAVAILABLE)
         else:
             self._accepted[handler] = address
-            self._by_address[address] += 1
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         self._refused.pop(handler, None)
-        address = self._accepted.pop(handler, None)
-        if address is not None:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+        self._accepted.pop(handler, None)
 
     def _refuse(self, handler: RequestHandler, transport: asyncio.Transport, status: HTTPStatus) -> None:
         if len(self._refused) >= REFUSED_MAX:

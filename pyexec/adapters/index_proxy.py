@@ -18,7 +18,7 @@ from aiohttp import web
 from attrs import define, field
 from yarl import URL
 
-from pyexec.adapters.connection_limit import RETRY_AFTER, ConnectionLimits, LimitedRunner
+from pyexec.adapters.connection_limit import RETRY_AFTER, ConnectionLimits, LimitedServer
 from pyexec.addresses import split_host_port
 from pyexec.errors import SettingsError
 
@@ -32,7 +32,8 @@ IDLE_SECONDS = 60.0
 LIMITS = ConnectionLimits(total=512, per_address=256)
 """uv opens up to 50 connections. Several setups have one address if Docker's userland proxy connects them."""
 REQUESTS_MAX = 100
-"""Maximum number of requests that one setup makes at the same time."""
+"""Maximum number of requests in progress for each setup."""
+_METHODS = ("GET", "HEAD")
 _PAGES = frozenset(
     {"text/html", "application/vnd.pypi.simple.v1+html", "application/vnd.pypi.simple.v1+json"}
 )
@@ -62,8 +63,10 @@ class IndexProxy:
         finally:
             del self._requests[password]
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request of a setup with the index's response."""
+        if request.method not in _METHODS:
+            raise web.HTTPMethodNotAllowed(request.method, _METHODS)
         password = self._password(request.headers.get("Authorization", ""))
         if password is None:
             raise web.HTTPUnauthorized(headers={"WWW-Authenticate": 'Basic realm="pyexec"'})
@@ -72,12 +75,12 @@ class IndexProxy:
             raise web.HTTPTooManyRequests(text=text, headers=RETRY_AFTER)
         self._requests[password] += 1
         try:
-            return await self._ask_index(request)
+            return await self._forward(request)
         finally:
             if password in self._requests:
                 self._requests[password] -= 1
 
-    async def _ask_index(self, request: web.Request) -> web.StreamResponse:
+    async def _forward(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if not _is_below(path, _parent(self.index.raw_path)):
             raise web.HTTPNotFound(text="the proxy serves only the package index")
@@ -95,7 +98,9 @@ class IndexProxy:
             logger.warning("request to the package index failed: %s", error)
             raise web.HTTPBadGateway(text="the package index does not answer") from error
 
-    async def _pass_on(self, request: web.Request, response: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _pass_on(
+        self, request: web.BaseRequest, response: aiohttp.ClientResponse
+    ) -> web.StreamResponse:
         headers = {name: response.headers[name] for name in _TO_SETUP if name in response.headers}
         if location := response.headers.get("Location"):
             headers["Location"] = self._rewrite(location.encode()).decode()
@@ -134,7 +139,7 @@ class IndexProxy:
         return f"{self.index.origin()}/".encode()
 
     def _password(self, authorization: str) -> str | None:
-        """Return the password that a request has; None if it is not that of a running setup."""
+        """Return the password in an Authorization header; None if it belongs to no running setup."""
         given, found = authorization.encode(), None
         for password in self._requests:
             if secrets.compare_digest(given, basic_auth(USER, password).encode()):
@@ -151,16 +156,10 @@ async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> A
     timeout = aiohttp.ClientTimeout(total=None, connect=IDLE_SECONDS, sock_read=IDLE_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         proxy = IndexProxy(address, URL(index_url, encoded=True), session)
-        app = web.Application()
-        app.router.add_get("/{path:.*}", proxy.handle)
-        runner = LimitedRunner(
-            app,
-            LIMITS,
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=0,
-            keepalive_timeout=IDLE_SECONDS,
+        server = LimitedServer(
+            proxy.handle, LIMITS, access_log=None, handler_cancellation=True, keepalive_timeout=IDLE_SECONDS
         )
+        runner = web.ServerRunner(server, shutdown_timeout=0)
         await runner.setup()
         try:
             await _listen(runner, host, port)
@@ -169,7 +168,7 @@ async def serve_index(address: str, index_url: str, ca_bundle: Path | None) -> A
             await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+async def _listen(runner: web.ServerRunner, host: str, port: int) -> None:
     """Listen at the address. In a container, it may be an address of the host: then listen on all addresses of
     the container."""
     try:
