@@ -6,7 +6,8 @@ from contextlib import suppress
 from functools import partial
 
 import anyio
-from attrs import evolve
+from anyio.abc import TaskGroup
+from attrs import define, evolve, field
 
 from pyexec.aio import FailureLog, call_after, retry
 from pyexec.domain.outcome import RunOutcome
@@ -35,8 +36,49 @@ KILL_SECONDS = 45.0
 """How long the supervisor may take to end a cell after a kill or at a limit: two seconds for an interrupt, and twice at
 most 20 s for a new interpreter. Then this replica removes the sandbox."""
 ENGINE_CHECK_SECONDS = 5.0
+"""The interval of the checks whether the engine answers."""
 DROPPED_AT_ONCE_BYTES = 64 * 1024
 """How much output is dropped between two pauses, which slow down a hostile image."""
+
+
+@define(eq=False)
+class _Watchdog:
+    """Stops following a cell that its supervisor does not end in time. `limit` is the reason."""
+
+    run: Run
+    sandbox: SessionSandbox
+    nonce: str
+    tasks: TaskGroup
+    following: anyio.CancelScope = field(factory=anyio.CancelScope, init=False)
+    limit: str = field(default="timeout", init=False)
+
+    def kill_soon(self) -> None:
+        """Kill the cell in the background."""
+        self.tasks.start_soon(self._kill, name=f"kill {self.run.id}")
+
+    def limit_cpu_soon(self, seconds: float) -> None:
+        """Enforce the limit on processor time in the background."""
+        self.tasks.start_soon(self._limit_cpu, seconds, name=f"processor time of {self.run.id}")
+
+    def enforce_soon(self, reason: str, seconds: float) -> None:
+        """Stop following the cell if the supervisor does not end it within this time."""
+        self.tasks.start_soon(self._enforce, reason, seconds, name=f"{reason} of {self.run.id}")
+
+    async def _kill(self) -> None:
+        failures = FailureLog(logger, f"killing {self.run.id}")
+        with suppress(SandboxBroken):  # what follows the cell reports it
+            kill = partial(self.sandbox.kill_cell, self.nonce)
+            await retry(kill, failures, errors=(EngineError, Unavailable))
+        await self._enforce("killed", KILL_SECONDS)
+
+    async def _limit_cpu(self, seconds: float) -> None:
+        await _wait_for_cpu_seconds(self.sandbox, CPU_GRACE_FACTOR * seconds + CPU_GRACE_SECONDS)
+        await self._enforce("cpu_limit", KILL_SECONDS)
+
+    async def _enforce(self, reason: str, seconds: float) -> None:
+        await _wait_for_supervisor(self.sandbox, seconds)
+        self.limit = reason
+        self.following.cancel()
 
 
 async def follow_cell(
@@ -46,44 +88,24 @@ async def follow_cell(
 
     If the supervisor does not end the cell in time, remove the sandbox."""
     outcome: RunOutcome | None = None
-    limit = "timeout"
-    async with anyio.create_task_group() as watching:
-        following = anyio.CancelScope()
-
-        async def enforce(reason: str, seconds: float) -> None:
-            nonlocal limit
-            await _wait_for_supervisor(sandbox, seconds)
-            limit = reason
-            following.cancel()
-
-        async def kill() -> None:
-            await _kill(run.id, sandbox, start.nonce)
-            await enforce("killed", KILL_SECONDS)
-
-        async def enforce_cpu_limit(seconds: float) -> None:
-            await _wait_for_cpu_seconds(sandbox, CPU_GRACE_FACTOR * seconds + CPU_GRACE_SECONDS)
-            await enforce("cpu_limit", KILL_SECONDS)
-
-        def watch_soon(reason: str, seconds: float) -> None:
-            watching.start_soon(enforce, reason, seconds, name=f"{reason} of {run.id}")
-
+    async with anyio.create_task_group() as tasks:
+        watchdog = _Watchdog(run, sandbox, start.nonce, tasks)
         if start.cpu_seconds is not None:
-            watching.start_soon(enforce_cpu_limit, start.cpu_seconds, name=f"processor time of {run.id}")
-        kill_soon = partial(watching.start_soon, kill, name=f"kill {run.id}")
+            watchdog.limit_cpu_soon(start.cpu_seconds)
         try:
             with (
-                run.followed(kill_soon),
-                call_after(start.timeout, partial(watch_soon, "timeout", GRACE_SECONDS)),
-                following,
+                run.followed(watchdog.kill_soon),
+                call_after(start.timeout, partial(watchdog.enforce_soon, "timeout", GRACE_SECONDS)),
+                watchdog.following,
             ):
                 frames = _frames(sandbox.run_cell(start))
                 outcome = await follow(run, frames, limits)
                 if not outcome.reported_by_supervisor:
-                    watch_soon(outcome.reason, KILL_SECONDS)
+                    watchdog.enforce_soon(outcome.reason, KILL_SECONDS)
                     outcome = await _stop(run, sandbox, start.nonce, frames, outcome)
         except (SandboxBroken, SandboxRefused, EngineError) as error:
             outcome = await _broken_outcome(run, sandbox, error)
-        watching.cancel_scope.cancel()
+        tasks.cancel_scope.cancel()
     is_stuck = outcome is None or not outcome.reported_by_supervisor
     if is_stuck and not run.inactive.is_set() and not sandbox.ended.is_set():
         logger.error("the supervisor of %s did not end a cell in time; removing its sandbox", run.id)
@@ -92,16 +114,17 @@ async def follow_cell(
             FailureLog(logger, f"removing the sandbox of {run.id}"),
             errors=(EngineError, Unavailable),
         )
-    return outcome or RunOutcome(reason=limit)
+    return outcome or RunOutcome(reason=watchdog.limit)
 
 
 async def _stop(
-    run: Run, sandbox: SessionSandbox, start_nonce: str, frames: AsyncIterator[Frame], outcome: RunOutcome
+    run: Run, sandbox: SessionSandbox, nonce: str, frames: AsyncIterator[Frame], outcome: RunOutcome
 ) -> RunOutcome:
-    """End a cell that exceeds a limit of the output log, and drop what it still prints. The session goes on, unless the
-    supervisor does not end the cell in time: then this is cancelled."""
+    """End a cell that exceeds a limit of the output log, and drop the rest of its output. The session stays open.
+
+    If the supervisor does not end the cell in time, the watchdog cancels this."""
     dropped = 0
-    await sandbox.kill_cell(start_nonce)
+    await sandbox.kill_cell(nonce)
     async for frame in frames:
         if isinstance(frame, Exited):
             return evolve(outcome_of(frame, run), reason=outcome.reason, detail=outcome.detail)
@@ -114,7 +137,7 @@ async def _stop(
 
 
 async def _broken_outcome(run: Run, sandbox: SessionSandbox, error: Exception) -> RunOutcome:
-    """Return how a cell ended whose sandbox is gone.
+    """Return the outcome of a cell whose sandbox is gone.
 
     If another replica has adopted the session, leave the cell to it."""
     if sandbox.end_reason == FENCED:
@@ -126,17 +149,11 @@ async def _broken_outcome(run: Run, sandbox: SessionSandbox, error: Exception) -
     return RunOutcome(reason="session_lost", detail=f"the sandbox of the session is gone: {error}")
 
 
-async def _kill(execution_id: str, sandbox: SessionSandbox, start_nonce: str) -> None:
-    failures = FailureLog(logger, f"killing {execution_id}")
-    with suppress(SandboxBroken):  # what follows the cell reports it
-        await retry(partial(sandbox.kill_cell, start_nonce), failures, errors=(EngineError, Unavailable))
-
-
 async def _wait_for_supervisor(sandbox: SessionSandbox, seconds: float) -> None:
-    """Return when the supervisor has had this much time to end its cell.
+    """Wait until the supervisor has had this much time to end its cell.
 
-    While the engine does not answer, neither the request nor the end of the cell may have passed it. So the time begins
-    again when it answers."""
+    A silent engine may delay the request to end the cell, and the report of its end. So the time begins again when the
+    engine answers."""
     left = seconds
     while left > 0:
         step = min(left, ENGINE_CHECK_SECONDS)
@@ -145,7 +162,7 @@ async def _wait_for_supervisor(sandbox: SessionSandbox, seconds: float) -> None:
 
 
 async def _wait_for_cpu_seconds(sandbox: SessionSandbox, seconds: float) -> None:
-    """Return when the container has used this much more processor time than at the first answer of the engine."""
+    """Wait until the container has used this much more processor time than at the first answer of the engine."""
     first: float | None = None
     while True:
         used = await sandbox.cpu_seconds()
