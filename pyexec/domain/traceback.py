@@ -10,7 +10,7 @@ from attrs import Factory, define, field
 
 from pyexec.domain.crash import MESSAGE_CHARACTERS, NAME_CHARACTERS, Crash, cut_message
 from pyexec.domain.stderr_lines import LINE_BYTES, StderrLines, one_line
-from pyexec.domain.traceback_events import HEADING, find_event
+from pyexec.domain.traceback_markers import HEADING, find_marker
 
 _FRAME = re.compile(
     rb'^(?:  \| )?  File "(?P<path>[^\n]+)", line (?P<line>[0-9]{1,9})(?:, in (?P<name>[^\n]*))?$',
@@ -87,7 +87,7 @@ class TracebackParser:
     """True if the next traceback is not the main thread's."""
     _last: _Traceback | None = field(default=None, init=False)
     _at_start: bool = field(default=True, init=False)
-    """True while the first lines are read."""
+    """True until the first lines are read."""
 
     def feed(self, data: bytes) -> None:
         """Read the next chunk."""
@@ -111,30 +111,30 @@ class TracebackParser:
         self._at_start = False
 
     def _read_text(self, lines: bytes, at: int) -> int:
-        """Read up to the end of the next line that matters. Return where to continue."""
-        event = find_event(lines, at)
-        if event is None:
+        """Read up to the end of the next marker line. Return where to continue."""
+        marker = find_marker(lines, at)
+        if marker is None:
             self._add_text(lines[at:])
             return len(lines)
-        end = event.end() + 1
-        kind = event.lastgroup
+        end = marker.end() + 1
+        kind = marker.lastgroup
         if kind == "members":
-            self._add_text(lines[at : event.start()])
+            self._add_text(lines[at : marker.start()])
             self._end_messages(groups_only=True)
-            self._add_text(lines[event.start() : end])
-        elif kind == "source":
+            self._add_text(lines[marker.start() : end])
+        elif kind == "uncompiled":
             self._add_text(lines[at:end])
-            is_first = self._at_start and event.start() == 0
-            if not self._is_elsewhere and (is_first or event["source"] != b"MemoryError"):
-                self._printed = _uncompiled(event["source"])
+            is_first = self._at_start and marker.start() == 0
+            if not self._is_elsewhere and (is_first or marker["uncompiled"] != b"MemoryError"):
+                self._printed = _uncompiled(marker["uncompiled"])
         elif kind == "bare":
             self._add_text(lines[at:end])
-            self._add_bare_group(event["bare_name"], event["bare_message"])
+            self._add_bare_group(marker["bare_name"], marker["bare_message"])
         elif kind in ("other", "warning", "original"):
-            self._add_text(lines[at : event.start()])
+            self._add_text(lines[at : marker.start()])
             self._end_messages()
             self._is_elsewhere = kind == "other"
-        elif kind == "inline" and not self._is_after_progress(lines, event.start()):
+        elif kind == "inline" and not self._is_after_progress(lines, marker.start()):
             self._add_text(lines[at:end])
         elif kind == "chain":
             self._add_text(lines[at:end])
@@ -142,12 +142,12 @@ class TracebackParser:
         else:
             self._add_text(lines[at:end])
             self._open = _Traceback(
-                is_group=kind == "group" or lines.endswith(_GROUP, 0, event.start()),
+                is_group=kind == "group" or lines.endswith(_GROUP, 0, marker.start()),
                 is_syntax_error=kind == "syntax",
                 is_elsewhere=self._is_elsewhere,
             )
             if kind == "syntax":
-                self._add_frames(self._open, lines[event.start() : end])
+                self._add_frames(self._open, lines[marker.start() : end])
         return end
 
     def _is_after_progress(self, lines: bytes, heading: int) -> bool:
@@ -167,7 +167,7 @@ class TracebackParser:
         if start == len(lines):
             return start
         self._open = None
-        # With a heading here, the program has printed frames without an exception.
+        # If a heading follows, the program has printed frames without an exception.
         if not opened.has_frames or lines.startswith((HEADING, _GROUP), start):
             return start
         end = lines.index(b"\n", start) + 1
@@ -231,8 +231,9 @@ class TracebackParser:
 
 
 def _uncompiled(line: bytes) -> _Traceback:
-    """Return the error for a script that is not in its encoding or is nested too deeply. It is printed without a
-    traceback."""
+    """Return the error for a script that is not in its encoding or is nested too deeply.
+
+    The interpreter prints such an error without a traceback."""
     name, _, message = line.decode("utf-8", "replace").partition(": ")
     number = re.search(r" on line ([0-9]{1,9}), but no encoding", message)
     own_line = None if number is None else int(number[1])

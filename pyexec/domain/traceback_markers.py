@@ -1,9 +1,10 @@
-"""Find the lines of stderr that begin or end a traceback, or tell that the next one is not the main thread's."""
+"""Find the marker lines of stderr: those that begin or end a traceback, or say that the next one belongs to a thread, a
+finalizer or the like."""
 
 import re
 
 HEADING = b"Traceback (most recent call last):"
-EVENT = re.compile(
+MARKER = re.compile(
     rb"""
     ^(?:
         (?P<heading>Traceback[ ]\(most[ ]recent[ ]call[ ]last\):)
@@ -21,7 +22,7 @@ EVENT = re.compile(
           | ---[ ]Logging[ ]error[ ]---
           | Fatal[ ]Python[ ]error:[^\n]*
         )
-      | (?P<source>
+      | (?P<uncompiled>
             SyntaxError:[ ](?:encoding[ ]problem:|Non-UTF-8[ ]code[ ]starting[ ]with)[ ][^\n]*
           | RecursionError:[ ]maximum[ ]recursion[ ]depth[ ]exceeded[ ]during[ ](?:compilation|ast[ ]construction)
           | MemoryError(?::[ ]Parser[ ]stack[ ]overflowed[^\n]*)?
@@ -38,7 +39,7 @@ EVENT = re.compile(
     """,
     re.MULTILINE | re.VERBOSE,
 )
-"""A line that begins or ends something: a traceback, the members of an exception group, an error elsewhere."""
+"""A marker line: the name of the group says what it begins or ends. `inline` is a heading after an unfinished line."""
 _KEYWORD = re.compile(
     rb"""
       T(?:raceback[ ]\(most[ ]recent[ ]call[ ]last\):$
@@ -56,18 +57,21 @@ _KEYWORD = re.compile(
     """,
     re.MULTILINE | re.VERBOSE,
 )
-"""A part of each line that matches `EVENT`. Programs may print many short lines: the search for this expression takes
-a twentieth of the time, because each alternative begins with a character. A line that only looks similar should not
-match: each match takes a few microseconds."""
+"""Matches a part of each line that matches `MARKER`, and few other lines: each match takes a few microseconds.
+
+The search for it takes a twentieth of the time, because each alternative begins with literal characters. So a check for
+the beginning of the line follows them, as a lookbehind."""
 
 
-def find_event(lines: bytes, at: int) -> re.Match[bytes] | None:
-    """Find the next line that matters. `at` is the beginning of a line, and the text ends with a line feed."""
+def find_marker(lines: bytes, at: int) -> re.Match[bytes] | None:
+    """Find the next marker line; None if there is none.
+
+    `at` is the beginning of a line, and `lines` ends with a line feed."""
     while keyword := _KEYWORD.search(lines, at):
         start = max(at, lines.rfind(b"\n", at, keyword.start()) + 1)
         end = lines.index(b"\n", keyword.start())
-        event = EVENT.match(lines, start) or EVENT.match(lines, max(start, end - len(HEADING)))
-        if event:
-            return event
+        marker = MARKER.match(lines, start) or MARKER.match(lines, max(start, end - len(HEADING)))
+        if marker:
+            return marker
         at = end + 1
     return None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pyexec.domain.crash import Crash
 from pyexec.domain.traceback import TracebackParser, parse_traceback
-from pyexec.domain.traceback_events import EVENT, find_event
+from pyexec.domain.traceback_markers import MARKER, find_marker
 from tests.support.cases import sampled
 
 FAKE = 'Traceback (most recent call last):\\n  File \\"/x.py\\", line 7, in f\\nFakeError: no'
@@ -158,17 +158,17 @@ def test_time_is_linear_and_memory_is_bounded(which: str, before: bytes) -> None
 
 
 @given(st.lists(lines | st.text('T("x1: +-|W', max_size=9), min_size=1), st.integers(0, 40))
-def test_every_line_that_matters_is_found(text: list[str], cut: int) -> None:
+def test_every_marker_line_is_found(text: list[str], cut: int) -> None:
     data = ("\n".join(text)[cut:] + "\n").encode()
     found, expected, at = [], [], 0
-    while event := find_event(data, at):
-        found.append(event.span())
-        at = event.end() + 1
+    while marker := find_marker(data, at):
+        found.append(marker.span())
+        at = marker.end() + 1
     at = 0
     for line in data.split(b"\n")[:-1]:
         end = at + len(line)
         last = max(at, end - len("Traceback (most recent call last):"))
-        if matched := EVENT.match(data, at) or EVENT.match(data, last):
+        if matched := MARKER.match(data, at) or MARKER.match(data, last):
             expected.append(matched.span())
         at = end + 1
     assert found == expected
