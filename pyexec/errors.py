@@ -14,9 +14,9 @@ def quote(text: str | bytes | None) -> str:
     return f"{text[:QUOTE_LENGTH_MAX]!r}…"
 
 
-def shorten(text: str) -> str:
-    """Return the text for an error message, cut to the first characters if it is long."""
-    return text if len(text) <= QUOTE_LENGTH_MAX else f"{text[:QUOTE_LENGTH_MAX]}…"
+def shorten(text: str, length_max: int = QUOTE_LENGTH_MAX) -> str:
+    """Return the text for an error message, cut to the first `length_max` characters if it is longer."""
+    return text if len(text) <= length_max else f"{text[:length_max]}…"
 
 
 class ExecutorError(Exception):

@@ -19,14 +19,15 @@ from aiodocker.exceptions import DockerError
 from aiohttp.client_exceptions import UnixClientConnectorError
 
 from pyexec.addresses import is_url
-from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable
+from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable, shorten
 from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
 
 GONE_STATUSES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 """The container does not exist; or it is not running, or its removal is in progress."""
 CANNOT_CONNECT: Final = 900
-MESSAGE_LENGTH_MAX: Final = 2000
 """The status that aiodocker gives to a connection that could not be made, or broke."""
+MESSAGE_LENGTH_MAX: Final = 2000
+"""Maximum number of characters of a message of Docker: a registry or an image may choose its text."""
 _ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
 _REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
 _BAD_COPY, _NO_SPACE = "Error processing tar file", "no space left on device"
@@ -179,7 +180,7 @@ def translate(error: DockerError, image: str = "") -> Exception:
     """Return the error of this program for one of aiodocker."""
     if error.status == CANNOT_CONNECT:
         return Unavailable(f"Docker does not answer: {_connection_error(error)}")
-    message = cut(str(error.message))
+    message = shorten(str(error.message), MESSAGE_LENGTH_MAX)
     volume = _ETC_VOLUME.search(message)
     if volume and any(sign in message for sign in _REMOVED):
         return EtcFilesRemoved(
@@ -198,11 +199,6 @@ def translate(error: DockerError, image: str = "") -> Exception:
         reason = f"its path {place[1]} cannot be a mount point" if place else message
         return ImageUnavailable(f"programs cannot run in the image {image!r}: {reason}")
     return EngineError(f"Docker refused the request: {message}")
-
-
-def cut(message: str) -> str:
-    """Return a message of Docker, cut if it is long: it may contain what a registry or an image chose."""
-    return message if len(message) <= MESSAGE_LENGTH_MAX else f"{message[:MESSAGE_LENGTH_MAX]}…"
 
 
 def parse_time(text: str) -> datetime | None:

@@ -13,7 +13,7 @@ from aiodocker.exceptions import DockerError
 from attrs import define, field, frozen
 
 from pyexec.adapters.docker.client import (
-    cut,
+    MESSAGE_LENGTH_MAX,
     get,
     has_status,
     parse_time,
@@ -21,7 +21,7 @@ from pyexec.adapters.docker.client import (
     translate,
     translate_errors,
 )
-from pyexec.errors import EngineError, ImageUnavailable, Unavailable
+from pyexec.errors import EngineError, ImageUnavailable, Unavailable, shorten
 from pyexec.ports import Image
 
 _NOT_FOUND = (
@@ -44,6 +44,7 @@ _REGISTRY_UNREACHABLE = (
     "temporary failure",
 )
 _MESSAGE_BYTES_MAX: Final = 64 * 1024
+"""The server reads about this much of a response with an error."""
 _OTHER_ARCHITECTURE = "no matching manifest"
 _IGNORED = frozenset({"Downloading", "Extracting", "Waiting", "Verifying Checksum"})
 """States of a layer that are reported many times a second, or say nothing."""
@@ -70,8 +71,8 @@ class DockerImages:
         """Implement `ports.Images.pull`.
 
         Docker ends a pull when the connection is closed. aiodocker leaves it open if its caller is cancelled."""
-        is_complete = ":" in name.rpartition("/")[2] or "@" in name
-        params = {"fromImage": name} if is_complete else {"fromImage": name, "tag": "latest"}
+        has_tag = ":" in name.rpartition("/")[2] or "@" in name
+        params = {"fromImage": name} if has_tag else {"fromImage": name, "tag": "latest"}
         try:
             async with await post(self._docker, "images/create", params) as response:
                 if response.status != HTTPStatus.OK:
@@ -173,7 +174,7 @@ async def _message_of(response: aiohttp.ClientResponse) -> str:
 
 def _unavailable(name: str, message: str) -> ImageUnavailable:
     """Return an error that names the cause: the image name, the registry, or the machine."""
-    message = cut(message)
+    message = shorten(message, MESSAGE_LENGTH_MAX)
     lowered = message.lower()
     if _OTHER_ARCHITECTURE in lowered:
         return ImageUnavailable(
