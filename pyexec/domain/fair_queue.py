@@ -73,7 +73,7 @@ class FairQueue(Generic[T]):
         return None if tenant is None else (tenant, self.first_of(tenant))
 
     def first_of(self, tenant: str) -> T:
-        """Return the first item of a tenant that has any."""
+        """Return the first item of a tenant. The tenant must have one."""
         return self._waiting[tenant][0][1]
 
     def pop(self, tenant: str) -> T:

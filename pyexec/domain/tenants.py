@@ -19,8 +19,8 @@ class Tenant:
 
     `weight` is its share of the starts while several tenants wait. `max_running` limits its running programs,
     `max_setups` its running setups, and `max_queued` its executions that wait; None means that only the limits of the
-    server apply. `max_sessions` limits its open sessions on all replicas together.
-    `webhook_secrets` sign its webhooks, newest first; without them, the secrets of the server do."""
+    server apply. `max_sessions` limits its open sessions on all replicas together. `webhook_secrets` sign its webhooks,
+    newest first; without them, the secrets of the server do."""
 
     name: str
     weight: int = 1

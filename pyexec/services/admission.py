@@ -103,11 +103,10 @@ class Admission:
     def _rejection(self, candidate: _Candidate) -> QueueFull:
         tenant = self._slots.tenants.get(candidate.spec.tenant)
         size, queue_max = self._slots.size, self._queue_max(tenant.name)
-        busy = (
-            f"all slots ({size})"
-            if candidate.setup is None
-            else f"all slots ({size}) or all setups ({min(self._lane.size, tenant.max_setups or self._lane.size)})"
-        )
+        busy = f"all slots ({size})"
+        if candidate.setup is not None:
+            setups = min(self._lane.size, tenant.max_setups or self._lane.size)
+            busy = f"{busy} or all setups ({setups})"
         if tenant.max_running is not None and self._slots.in_use_by(tenant.name) >= tenant.max_running:
             busy = f"all slots of tenant {tenant.name} (max_running: {tenant.max_running})"
         limit = "PYEXEC_MAX_QUEUED" if tenant.max_queued is None else f"max_queued of tenant {tenant.name}"

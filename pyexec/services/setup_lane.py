@@ -38,7 +38,8 @@ def setup_key(spec: Spec) -> SetupKey:
 class SetupPlace:
     """One setup in the lane, and how many executions of each tenant need it. `begun` is set once it may run.
 
-    While it waits, it counts for `tenant`, whose execution came first."""
+    It counts for `tenant`: the tenant whose execution came first or, if that tenant is at its `max_setups`, one whose
+    execution joined later."""
 
     key: SetupKey
     tenant: str
@@ -83,8 +84,10 @@ class SetupLane:
         if place is None:
             place = SetupPlace(key, tenant)
             self._places.append(place)
-        elif not place.begun.is_set() and self._is_at_limit(place.tenant) and not self._is_at_limit(tenant):
-            place.tenant = tenant
+        elif not place.begun.is_set():
+            begun = self._begun_by_tenant()
+            if self._is_at_limit(place.tenant, begun) and not self._is_at_limit(tenant, begun):
+                place.tenant = tenant
         place.executions[tenant] += 1
         self._begin()
         return place
@@ -114,11 +117,11 @@ class SetupLane:
         running = sum(_executions(place, tenant) for place in begun)
         waiting = sum(_executions(place, tenant) for place in self._places[len(begun) :])
         joinable = {place.key: place.begun.is_set() for place in self._places if not place.closed}
-        of_tenants = Counter(place.tenant for place in begun)
+        begun_by_tenant = self._begun_by_tenant()
         for key, owner in more:
             if key not in joinable:
-                joinable[key] = self._may_begin(owner, of_tenants)
-                of_tenants[owner] += joinable[key]
+                joinable[key] = self._may_begin(owner, begun_by_tenant)
+                begun_by_tenant[owner] += joinable[key]
             if tenant in (None, owner):
                 running += joinable[key]
                 waiting += not joinable[key]
@@ -130,30 +133,33 @@ class SetupLane:
     def _begin(self) -> None:
         """Begin as many setups as there are free places, each time of the tenant whose turn it is."""
         while True:
-            begun = self._begun()
-            of_tenants = Counter(place.tenant for place in begun)
-            waiting = self._places[len(begun) :]
-            next_ones = [place for place in waiting if self._may_begin(place.tenant, of_tenants)]
-            tenant = self._shares.next(place.tenant for place in next_ones)
+            begun = self._begun_by_tenant()
+            waiting = self._places[begun.total() :]
+            eligible = [place for place in waiting if self._may_begin(place.tenant, begun)]
+            tenant = self._shares.next(place.tenant for place in eligible)
             if tenant is None:
                 return
-            place = next(place for place in next_ones if place.tenant == tenant)
+            place = next(place for place in eligible if place.tenant == tenant)
             self._shares.charge(tenant)
             self._places.remove(place)
-            self._places.insert(len(begun), place)
+            self._places.insert(begun.total(), place)
             place.begun.set()
 
     def _begun(self) -> list[SetupPlace]:
         return [place for place in self._places if place.begun.is_set()]
 
-    def _may_begin(self, tenant: str, of_tenants: Counter[str]) -> bool:
-        """Return True if one more setup of a tenant may begin when each tenant runs `of_tenants`."""
-        allowed = self._tenants.get(tenant).max_setups
-        return of_tenants.total() < self.size and (allowed is None or of_tenants[tenant] < allowed)
+    def _begun_by_tenant(self) -> Counter[str]:
+        """Return the number of running setups of each tenant."""
+        return Counter(place.tenant for place in self._begun())
 
-    def _is_at_limit(self, tenant: str) -> bool:
+    def _may_begin(self, tenant: str, begun: Counter[str]) -> bool:
+        """Return True if one more setup of a tenant may begin while the setups in `begun` run."""
+        return begun.total() < self.size and not self._is_at_limit(tenant, begun)
+
+    def _is_at_limit(self, tenant: str, begun: Counter[str]) -> bool:
+        """Return True if the tenant has its `max_setups` among the setups in `begun`."""
         allowed = self._tenants.get(tenant).max_setups
-        return allowed is not None and sum(place.tenant == tenant for place in self._begun()) >= allowed
+        return allowed is not None and begun[tenant] >= allowed
 
 
 def _executions(place: SetupPlace, tenant: str | None) -> int:

@@ -46,8 +46,8 @@ class Slots:
     """Grants slots, bounded by count and by the memory of all sandboxes together.
 
     Tenants that wait take turns, by their weights; see docs/design/fairness.md. Within a tenant, the order is first
-    come, first served. A tenant that has to wait for its own programs does not delay other tenants. `overhead_mb` is
-    what a sandbox takes in addition to the program's memory and files."""
+    come, first served. A tenant that waits for its own programs or sessions does not delay other tenants.
+    `overhead_mb` is what a sandbox takes in addition to the program's memory and files."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Slots:
 
     def room_for(self, limits: Limits, tenant: str) -> int:
         """Return how many programs of a tenant with these limits could start at once."""
-        if self._next_waiter() is not None or self._queue.length_of(tenant):
+        if self._must_queue(tenant):
             return 0
         room = min(self._free, self._free_mb // self.memory_for(limits))
         allowed = self.tenants.get(tenant).max_running
@@ -157,9 +157,7 @@ class Slots:
         memory_mb, kept_mb = self.memory_for(limits) + extra_mb, self.memory_for(keep)
         if 2 * kept_mb + extra_mb > self._memory_mb_max:
             kept_mb = 0
-        if self._next_waiter() is not None or self._queue.length_of(tenant):
-            return None
-        if memory_mb + kept_mb > self._free_mb:
+        if self._must_queue(tenant) or memory_mb + kept_mb > self._free_mb:
             return None
         self._hold(memory_mb, tenant)
         return memory_mb
@@ -240,6 +238,10 @@ class Slots:
             self._take(waiter.slot)
             waiter.granted.set()
 
+    def _must_queue(self, tenant: str) -> bool:
+        """Return True if other waiters come before a new request of a tenant, whatever it needs."""
+        return self._next_waiter() is not None or self._queue.length_of(tenant) > 0
+
     def _next_waiter(self) -> _Waiter | None:
         """Return the waiter whose turn is next. While its memory is not free, all others wait, too: otherwise small
         programs could starve a large one."""
@@ -247,13 +249,13 @@ class Slots:
         return None if found is None else found[1]
 
     def _delays_others(self, tenant: str) -> bool:
-        """Return False if the tenant's first waiter has to wait for its own tenant: for another program to end at
-        `max_running`, or for memory that the tenant itself holds."""
+        """Return False if a tenant waits for itself: it is at its `max_running`, or itself holds the memory that its
+        first waiter needs."""
         allowed = self.tenants.get(tenant).max_running
         if allowed is not None and self._running[tenant] >= allowed:
             return False
-        needed = self._queue.first_of(tenant).slot.memory_mb
-        return not self._held_mb[tenant] or needed <= self._memory_mb_max - self._held_mb[tenant]
+        needed_mb, held_mb = self._queue.first_of(tenant).slot.memory_mb, self._held_mb[tenant]
+        return held_mb == 0 or needed_mb + held_mb <= self._memory_mb_max
 
     def _fits(self, slot: Slot) -> bool:
         return self._free > 0 and slot.memory_mb <= self._free_mb
