@@ -103,24 +103,20 @@ def _cut(text: str | None) -> str | None:
 def result_of(execution: Execution, output_log: OutputLog, display_values_max: int | None = None) -> Result:
     """Return the result of an execution. `output_log` is its output so far.
 
-    With `display_values_max`, displays have no larger JSON values."""
-    result = result_without_output(execution, output_log)
-    displays = result.displays
-    if displays is not None:
-        lines, values_max = output_log.displays(), display_values_max
-        decoded = [
-            (decode_display(line), True) if values_max is None else decode_bounded_display(line, values_max)
-            for line in lines
-        ]
-        displays = tuple(display for display, _ in decoded)
-        if not all(is_complete for _, is_complete in decoded):
-            result = evolve(result, truncated=evolve(result.truncated, displays=True))
-    return evolve(
-        result,
-        displays=displays,
+    With `display_values_max`, JSON of a display that has more values is left out."""
+    result = evolve(
+        result_without_output(execution, output_log),
         stdout=output_log.text_of(Stream.STDOUT),
         stderr=output_log.text_of(Stream.STDERR),
     )
+    if result.displays is None:
+        return result
+    if display_values_max is None:
+        return evolve(result, displays=tuple(map(decode_display, output_log.displays())))
+    decoded = [decode_bounded_display(line, display_values_max) for line in output_log.displays()]
+    if not all(is_complete for _, is_complete in decoded):
+        result = evolve(result, truncated=evolve(result.truncated, displays=True))
+    return evolve(result, displays=tuple(display for display, _ in decoded))
 
 
 def result_without_output(execution: Execution, output_log: OutputLog) -> Result:
