@@ -6,8 +6,8 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )

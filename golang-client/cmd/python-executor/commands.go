@@ -83,8 +83,8 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // commandFirst turns `help` into --help
 	root.AddCommand(a.run(), a.submit(), a.withoutRunFlags(a.follow()), a.withoutRunFlags(a.logs()),
 		a.withoutRunFlags(a.kill()), a.withoutRunFlags(a.list()), a.withoutRunFlags(a.timeline()),
-		a.withoutRunFlags(a.cluster()), hideFlags(a.eval(), "async"), a.session(), hideFlags(a.repl(), "async"), a.withoutRunFlags(a.mcp()),
-		a.withoutRunFlags(a.version()), a.withoutRunFlags(a.completion()))
+		a.withoutRunFlags(a.cluster()), hideFlags(a.eval(), "async"), a.session(), hideFlags(a.repl(), "async"),
+		a.withoutRunFlags(a.mcp()), a.withoutRunFlags(a.version()), a.withoutRunFlags(a.completion()))
 	return root
 }
 
