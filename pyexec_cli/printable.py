@@ -22,7 +22,8 @@ def printable_json(text: str) -> str:
 def print_message(text: str = "", end: str = "\n") -> None:
     """Print a message of this command on standard error.
 
-    If that is closed or full, the message is lost, and the exit code still says how the command has ended."""
+    If standard error is closed or full, the message is lost. The exit code still says how the command ended. Raise
+    BrokenPipeError if the reader of standard error has exited."""
     if sys.stderr is None:  # closed by the parent; `print` would use standard output
         return
     try:

@@ -10,7 +10,7 @@ from .json_parser import parse_json
 
 
 class PyexecError(Exception):
-    """Base class of all errors of this client. They can be pickled, as process pools do."""
+    """Base class of all errors of this client. Errors can be pickled, so that a process pool can return them."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self.args, vars(self))

@@ -94,7 +94,7 @@ _OTHER_NAMES = {
     "input": "stdin",
     "time_limit": "timeout",
 }
-"""The options that are meant by names that are not similar."""
+"""The options to suggest for fields of the HTTP API, and for names that other services use."""
 _FIELDS: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "entrypoint": ("entrypoint", text),
     "image": ("docker_image", text),

@@ -13,7 +13,7 @@ OTHER_NAMES = {
     "input": "stdin",
     "time_limit": "timeout_seconds",
 }
-"""What is meant by names that are not similar to it, as in the HTTP API. Not every tool has these arguments."""
+"""The arguments to suggest for names that other services use, as in the HTTP API. Not every tool has them."""
 _HINTS = {
     "config.network_disabled: false, or --network)": "network: true)",
     "; change it with config.disk_mb, or --disk)": ")",

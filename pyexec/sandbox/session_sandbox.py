@@ -33,6 +33,7 @@ OPEN_SECONDS = 30.0
 EMPTY_ARCHIVE = bytes(1024)  # a tar without members
 RESTART_PAUSE_SECONDS = 0.1  # limits how many restarts a hostile image can report; a real one takes longer
 FENCED, LOST, BROKEN = "fenced", "lost", "broken"
+
 logger = logging.getLogger(__name__)
 
 
@@ -57,10 +58,9 @@ class SessionSandbox:
         self.on_restart: Callable[[str], object] = lambda _: None
         """Called at a restart between two cells. The reasons: `requested`, `exit`, `out_of_memory`, `disk_limit`."""
         self._cell: CellReceiver | None = None
-        self._start: CellStart | None = None  # to send again if the supervisor has not received it
-        self._numbered: dict[
-            str, bytes
-        ] = {}  # the last line of each command, sent again after a reconnection
+        self._start: CellStart | None = None  # sent again if the supervisor has not received it
+        self._numbered: dict[str, bytes] = {}
+        """The last line of each command, to send again after a reconnection."""
         self._last_number = 0
         self._transfers = SessionTransfers(self._write_line)
         self._refusals = Refusals()

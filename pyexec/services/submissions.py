@@ -197,7 +197,7 @@ class Submissions:
             try:
                 placement = await self._store(submission, held)
             except Unavailable:
-                undo.pop_all()  # deleting would wait for the store as long again; the sweep removes what it has kept
+                undo.pop_all()  # a deletion could time out, too; a sweep removes what the store has kept
                 raise
             submitted = submission.event(payload=payload_blob(run.id))
             key = await archive.key()

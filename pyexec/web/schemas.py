@@ -219,10 +219,9 @@ def _check_names(request: web.Request, known: list[str]) -> None:
             continue
         # A longer name is not a typing error, and the search takes time with the square of the length.
         near = difflib.get_close_matches(name[:QUOTE_LENGTH_MAX], known, n=1)
-        takes = f"this endpoint takes {', '.join(known) or 'none'}"
-        takes = f"did you mean {near[0]!r}?" if near else takes
+        hint = f"did you mean {near[0]!r}?" if near else f"this endpoint takes {', '.join(known) or 'none'}"
         raise InvalidRequest(
-            f"unknown query parameter {quote(name)}; {takes}",
+            f"unknown query parameter {quote(name)}; {hint}",
             field=shorten(name),
             code="unknown_field",
         )

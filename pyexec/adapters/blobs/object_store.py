@@ -20,16 +20,16 @@ CONCURRENT_PARTS: Final = 2
 SMALL_BYTES: Final = 1024 * 1024
 """A blob of up to this size is stored in one request."""
 SMALL_SECONDS: Final = 10
-"""The time limit of such a request, and of deleting a blob. The parts of larger blobs have that of obstore, 30 s."""
+"""Time limit, in seconds, of such a request and of a deletion. A part of a larger blob has obstore's default, 30 s."""
 READ_LIMITS: Final[Any] = {"timeout": timedelta(days=1), "read_timeout": timedelta(seconds=30)}
-"""The time limits of reading. A reader may be slow: the second one is for the store's silence only."""
+"""The reader may be slow, so the whole request may take a day. `read_timeout` ends it if the store sends nothing."""
 RETRY: Final[Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 SCHEMES: Final = ("file", "s3", "gs", "az")
 
 
 @frozen
 class _Stores:
-    """One store, with the time limits of different requests."""
+    """Clients of one store with different time limits: for multipart uploads, for short requests, and for reading."""
 
     upload: ObjectStore
     quick: ObjectStore
@@ -87,7 +87,7 @@ class ObjectBlobs:
 
     async def _put_small(self, key: str, data: bytes) -> Exception | None:
         """Store `data`. Return the error of the store, if there is one."""
-        with anyio.CancelScope(shield=True):  # so that a later deletion comes after it
+        with anyio.CancelScope(shield=True):  # a deletion that follows must not overtake it
             try:
                 await obstore.put_async(self._stores.quick, key, data, use_multipart=False)
             except (BaseError, OSError) as error:
@@ -151,7 +151,7 @@ class ObjectBlobs:
 
 
 async def _beginning(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """Read the chunks until there are more than `SMALL_BYTES`. Return them, and whether they are all."""
+    """Read chunks until they have more than `SMALL_BYTES`. Return them, and True if they are the whole blob."""
     read, size = [], 0
     async for chunk in chunks:
         read.append(chunk)
