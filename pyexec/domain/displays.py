@@ -11,14 +11,14 @@ from typing import Any
 
 from attrs import frozen
 
-from pyexec.domain.json_slices import encoded_json, encoded_text, members
+from pyexec.domain.json_slices import count_signs, encoded_json, encoded_text, members
 
 DISPLAYS_MAX = 1000
 """Maximum number of displays of a run."""
 MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
 SLICE_BYTES = 48 * 1024
-"""How much of a text or of bytes is encoded at once. Base64 needs a multiple of 3 and 4."""
+"""How many bytes are encoded at once. A multiple of 3 and 4, as base64 encodes 3 bytes as 4."""
 _DATA, _METADATA = b'{"data": {', b'}, "metadata": '
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
@@ -116,25 +116,20 @@ def decode_display(line: bytes) -> Display:
 
 
 def decode_bounded_display(line: bytes, values_max: int) -> tuple[Display, bool]:
-    """Decode a display without its JSON values that have more than `values_max` values. Return whether it is complete.
+    """Decode a display without its JSON that has more than `values_max` values.
 
-    Call this in a thread if the display may be large."""
-    if _signs(line) <= values_max:
-        return decode_display(line), True
+    Return the display, and True if it is complete. Call this in a thread if the display may be large."""
     text, data_end = line.decode(), len(_DATA)
+    if count_signs(text) <= values_max:
+        return decode_display(line), True
     kept: dict[str, Any] = {}
     is_complete = True
     for mime, value, value_end in members(text, data_end):
         data_end = value_end
-        if value.startswith('"') or _signs(value.encode()) <= values_max:
+        if value.startswith('"') or count_signs(value) <= values_max:
             kept[mime] = json.loads(value)
         else:
             is_complete = False
     metadata = text[data_end + len(_METADATA) : -1]
-    has_metadata = _signs(metadata.encode()) <= values_max
+    has_metadata = count_signs(metadata) <= values_max
     return Display(kept, json.loads(metadata) if has_metadata else {}), is_complete and has_metadata
-
-
-def _signs(text: bytes) -> int:
-    """Return at least the number of values in a JSON text: the commas and opening brackets, also those in strings."""
-    return sum(text.count(sign) for sign in (b",", b"[", b"{"))

@@ -141,12 +141,13 @@ def read_display(payload: bytes) -> Generator[bytes, None, tuple[bytes | None, b
 
 
 def _collect(slices: Iterator[bytes]) -> Generator[bytes, None, list[bytes]]:
-    """Return the slices. Yield empty bytes between them."""
+    """Return the slices that are not empty. Yield empty bytes between slices."""
     collected: list[bytes] = []
     for each in slices:
-        if collected:
+        if collected or not each:
             yield b""
-        collected.append(each)
+        if each:
+            collected.append(each)
     return collected
 
 
