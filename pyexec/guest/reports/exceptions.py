@@ -31,12 +31,14 @@ REPORT_BYTES_MAX = 48 * 1024
 """Above this, the first exceptions of a chain are left out."""
 FILE_BYTES_MAX = 1024 * 1024
 """The lines of a larger file are not read."""
-LINES_MAX = 2**31
+LINE_NUMBER_MAX = 2**31 - 1
 SUGGESTING = (NameError, AttributeError, ImportError)
 """The interpreter adds a suggestion to messages of these exceptions."""
 
-UNCOMPILED = (SyntaxError, RecursionError, MemoryError, ValueError)
-"""What the compiler raises: also for code that is nested too deeply, and for null bytes."""
+COMPILER_ERRORS = (SyntaxError, RecursionError, MemoryError)
+"""The exceptions of the compiler. It raises the last two for code that is nested too deeply."""
+NULL_BYTES = "cannot contain null bytes"
+"""In the message of the ValueError that the compiler raises for null bytes. Since Python 3.12, it is a SyntaxError."""
 GROUP = getattr(builtins, "BaseExceptionGroup", ())
 """The class of exception groups; no class before Python 3.11."""
 
@@ -64,7 +66,7 @@ def report(error, is_certain=False, script=None):
 
 
 def report_none():
-    """Report that no exception has ended the main thread: otherwise, the server looks for one in stderr."""
+    """Report that no exception has ended the main thread. Without a report, the server searches stderr for one."""
     channel.send(EXCEPTION, b"")
 
 
@@ -86,7 +88,8 @@ def ended_main_thread(error, script):
     An exception group without a traceback counts: `except*` raises such groups."""
     trace = error.__traceback__
     if trace is None:
-        return isinstance(error, (*UNCOMPILED, KeyboardInterrupt, GROUP))
+        has_null_bytes = type(error) is ValueError and NULL_BYTES in str(error)
+        return has_null_bytes or isinstance(error, (*COMPILER_ERRORS, KeyboardInterrupt, GROUP))
     while trace:
         if trace.tb_frame.f_globals is vars(script):
             return True
@@ -160,8 +163,8 @@ def frames_of(error):
 
 
 def line_number(number):
-    """Return the number of a line; 0 for code without lines, as some programs generate it."""
-    return number if number and 0 < number < LINES_MAX else 0
+    """Return the number of a line; 0 if it is none: generated code may have no line numbers, or invalid ones."""
+    return number if number and 0 < number <= LINE_NUMBER_MAX else 0
 
 
 def is_own(path):

@@ -36,9 +36,9 @@ def evaluate():
 
 
 def report_exception():
-    """Report the exception that has ended the main thread, which the interpreter keeps, or that there is none.
+    """Report the exception that has ended the main thread, or that there is none.
 
-    If that fails, for example in a method of the exception or for lack of memory, the server reads stderr instead."""
+    If that fails, because a method of the exception raises or memory is short, the server parses stderr instead."""
     error = getattr(sys, "last_value", None)
     try:
         if error is None:
