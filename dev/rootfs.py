@@ -37,7 +37,7 @@ _UNUSED_STDLIB = (
     "_tkinter*.so", "nis.*.so", "readline*.so",
     # Replacements in Python for modules in C that are always there; modules that need a terminal or a window.
     "_pydecimal.py", "_pyio.py", "curses", "turtle.py",
-    # Modules that Python 3.12 and 3.13 no longer have, and others for developers and for mail.
+    # Modules that Python 3.12 or 3.13 removed; modules for tests, pickle analysis and mailboxes.
     "aifc.py", "asynchat.py", "asyncore.py", "cgi.py", "cgitb.py", "chunk.py", "crypt.py", "imghdr.py", "imp.py",
     "mailcap.py", "msilib", "nntplib.py", "pipes.py", "smtpd.py", "sndhdr.py", "sunau.py", "telnetlib.py", "uu.py",
     "xdrlib.py", "doctest.py", "imaplib.py", "mailbox.py", "pickletools.py",
