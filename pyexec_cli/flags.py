@@ -174,12 +174,11 @@ def with_flags(
             return await function(Flags(**flags), **given)
 
         params: list[asyncclick.Parameter] = getattr(function, "__click_params__", [])
-        listed = [
-            flag
-            for flag in GLOBAL_FLAGS
-            if flag.name in _ALWAYS_LISTED or (runs and (detaches or flag.name != "detached"))
-        ]
-        declared = [flag if flag in listed else _hidden(flag) for flag in GLOBAL_FLAGS]
+
+        def is_listed(flag: asyncclick.Option) -> bool:
+            return flag.name in _ALWAYS_LISTED or (detaches if flag.name == "detached" else runs)
+
+        declared = [flag if is_listed(flag) else _hidden(flag) for flag in GLOBAL_FLAGS]
         # asyncclick's decorators append to this list in reverse order.
         command.__click_params__ = [*reversed(declared), *params]  # type: ignore[attr-defined]
         return command

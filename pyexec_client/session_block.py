@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 from .session import AsyncSession
 from .sync_session import Session
 
-_HINT = "client.session() opens its session at the start of a block: write `{}`, or call `{}`, and close() at the end"
+_HINT = (
+    "client.session() opens a session only in a `with` statement: write `{}`, or `{}` and close it at the end"
+)
 _SYNC = _HINT.format("with client.session() as session:", "session = client.open_session()")
 _ASYNC = _HINT.format("async with client.session() as session:", "session = await client.open_session()")
 

@@ -20,7 +20,8 @@ from pyexec.web.middleware import CountedResponse, mark_complete
 RESULT_AT_ONCE_BYTES = 64 * 1024
 """A result with more output is sent in pieces. Its JSON can be six times as large."""
 DISPLAYS_AT_ONCE_BYTES = 16 * 1024
-"""The same for displays, which would be decoded: 64 KiB can be 32,000 JSON values, which take 10 ms (2026-11-28)."""
+"""A result with more bytes of displays is sent in pieces, too: it is not decoded. 64 KiB can be 32,000 JSON values, and
+decoding them takes 10 ms (2026-11-28)."""
 WRITE_BYTES = 32 * 1024
 
 
@@ -117,5 +118,5 @@ def _list_pieces(documents: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def document_pieces(document: bytes) -> Iterator[bytes]:
-    """Yield an encoded document in pieces."""
+    """Yield an encoded JSON document in pieces."""
     return (document[at : at + PIECE_BYTES] for at in range(0, len(document), PIECE_BYTES))

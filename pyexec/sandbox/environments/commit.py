@@ -6,13 +6,10 @@ from pyexec.ports import SetupContainer
 
 ENVIRONMENT_LABEL = "pyexec.environment"
 """For operators who list images. The server never reads labels of images, because any image can have them."""
-_BAD_FILES, _NO_SPACE, _TOO_DEEP = (
-    "Error processing tar file",
-    "no space left on device",
-    "max depth exceeded",
-)
-"""In Docker's messages about a commit: it cannot store the files, the engine's disk is full, or the image would have
-more layers than an image may have (125 in Docker 20.10)."""
+_BAD_FILES, _NO_SPACE = "Error processing tar file", "no space left on device"
+"""In Docker's messages about a commit: it cannot store the files, or the engine's disk is full."""
+_TOO_DEEP = "max depth exceeded"
+"""In Docker's message if the image would have too many layers: more than 125 in Docker 20.10."""
 
 
 async def commit(container: SetupContainer, tag: str, key: str, recipe: Recipe) -> None:
@@ -21,12 +18,13 @@ async def commit(container: SetupContainer, tag: str, key: str, recipe: Recipe) 
     try:
         await container.commit(REPOSITORY, tag, {ENVIRONMENT_LABEL: key})
     except EngineError as error:
-        too_deep = _TOO_DEEP in str(error)
-        if not too_deep and (_BAD_FILES not in str(error) or _NO_SPACE in str(error)):
+        message = str(error)
+        if _TOO_DEEP in message:
+            reason = "the image has too many layers"
+        elif _BAD_FILES in message and _NO_SPACE not in message:
+            reason = "the files that it has left cannot be stored"
+        else:
             raise
-        reason = (
-            "the image has too many layers" if too_deep else "the files that it has left cannot be stored"
-        )
-        text = f"the result of the setup cannot be saved: {reason}: {error}"
+        text = f"the result of the setup cannot be saved: {reason}: {message}"
         field = "pre_commands" if recipe.pre_commands else "requirements_txt"
         raise SetupFailed(text, field=field) from error

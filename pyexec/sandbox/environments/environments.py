@@ -131,11 +131,13 @@ class Environments:
         return image
 
     async def _is_expired(self, image: Image, key: str) -> bool:
-        """Return True if the environment is too old by this machine's clock and by the engine's."""
+        """Return True if the environment is too old, by the clock of this machine and by that of the engine.
+
+        The clock of this machine may be ahead. Tagging makes the engine record its own time as `used_at`."""
         age_max = timedelta(seconds=self.config.age_seconds_max)
         if datetime.now(UTC) - image.created_at <= age_max:
             return False
-        await self.images.tag(image.id, REPOSITORY, key)  # so that the engine says how late it is
+        await self.images.tag(image.id, REPOSITORY, key)
         tagged = await self.images.find(image.id)
         return tagged is None or tagged.used_at - tagged.created_at > age_max
 
@@ -211,8 +213,8 @@ def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> S
     First come the builds that newer ones have replaced, then the least recently used images. Images that may be in use
     are kept.
 
-    Eviction follows a build or a pull, so the newest use is as recent as `now`, unless the clock of this machine or of
-    the engine is wrong. The earlier time counts: a wrong clock must not make an image look idle."""
+    Eviction follows a build or a pull, so the newest use is as recent as `now`, unless one of the two clocks is wrong:
+    that of this machine or of the engine. The earlier time counts, so that a wrong clock makes no image look idle."""
     newest = max((image.used_at for image in images), default=now)
     idle_since = min(now, newest) - timedelta(seconds=IN_USE_SECONDS)
     idle = sorted((image for image in images if image.used_at <= idle_since), key=lambda image: image.used_at)

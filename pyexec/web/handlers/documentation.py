@@ -1,4 +1,4 @@
-"""The documentation: `/openapi.json`, Swagger UI at `/docs`, `/llms.txt`, each page as Markdown, and linked files.
+"""The documentation: `/openapi.json`, Swagger UI at `/docs`, `/llms.txt`, pages in Markdown, and files they link to.
 
 Everything is served from the package, and links are relative, so the pages also work behind a proxy with a prefix. A
 page or file has the path that it has in the repository. `pyexec/web/pages` has symbolic links to the pages of the
