@@ -176,6 +176,49 @@ def test_every_marker_line_is_found(text: list[str], cut: int) -> None:
 
 @pytest.mark.parametrize(
     "line",
+    [
+        "Traceback (most recent call last):",
+        "  + Exception Group Traceback (most recent call last):",
+        "  | E: g (1 sub-exception)",
+        "  | ExceptionGroup: g (12 sub-exceptions)",
+        "  +-+---------------- 1 ----------------",
+        '  File "x.py", line 3',
+        "Exception ignored in: <function A.__del__ at 0x7f>",
+        "Exception ignored on threading shutdown:",
+        "Exception ignored while closing generator",
+        "Exception in thread Thread-1 (f):",
+        "Exception in callback f()",
+        "Exception in threading.excepthook:",
+        "Exception in default exception handler",
+        "Unhandled exception in thread started by <function f at 0x7f>",
+        "Error in atexit._run_exitfuncs:",
+        "Error in sys.excepthook:",
+        "Task exception was never retrieved",
+        "Process SpawnProcess-1:2:",
+        "--- Logging error ---",
+        "Fatal Python error: Aborted",
+        "SyntaxError: encoding problem: nonsense",
+        "SyntaxError: Non-UTF-8 code starting with '\\xff' in file x.py on line 1, but no encoding declared",
+        "RecursionError: maximum recursion depth exceeded during compilation",
+        "RecursionError: maximum recursion depth exceeded during ast construction",
+        "MemoryError",
+        "MemoryError: Parser stack overflowed - Python source too complex to parse",
+        "SyntaxError: source code string cannot contain null bytes",
+        "ValueError: source code cannot contain null bytes",
+        "/work/main.py:3: DeprecationWarning: old",
+        "Original exception was:",
+        "During handling of the above exception, another exception occurred:",
+        "The above exception was the direct cause of the following exception:",
+    ],
+)
+def test_each_kind_of_marker_is_found(line: str) -> None:
+    marker = find_marker(f"x\n{line}\n".encode(), 0)
+    assert marker is not None
+    assert marker.span() == (2, 2 + len(line))
+
+
+@pytest.mark.parametrize(
+    "line",
     [b"\n", b"x\n", b"T\n", b"  \n", b"Process \n", b'  File "\n', b"Warning:\n", b"  +-+-\n", b":1: a\n"],
 )
 def test_short_lines_take_little_time(line: bytes) -> None:
