@@ -47,7 +47,9 @@ async def test_each_link_of_an_html_page_works(web: Web, start: str) -> None:
             text = await page.text()
         base = re.search('<base href="(.*?)">', text)
         origin = urljoin(start, base[1] if base else "")
-        for link in re.findall('<(?!base)[^>]* (?:href|src)="([^"#]+)"', text):
+        links = re.findall('<(?!base)[^>]* (?:href|src)="([^"#]+)"', text)
+        assert links
+        for link in links:
             async with http.get(urljoin(origin, link)) as linked:
                 assert (link, linked.status) == (link, 200)
 

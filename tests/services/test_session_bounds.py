@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 
+from pyexec.domain.output_log import Stream
 from pyexec.domain.session import SessionStatus
 from pyexec.domain.session_request import SessionRequest
 from pyexec.domain.spec import RequestedLimits
 from pyexec.errors import TooManySessions
 from pyexec.ports import Caller
+from pyexec.services import run_monitor
 from pyexec.services.sessions import owned_session
 from pyexec.services.sessions.cell_monitor import GRACE_SECONDS
 from pyexec.services.sessions.cells import CODE_SECONDS, INLINE_CODE_BYTES_MAX
@@ -52,12 +54,18 @@ def test_a_cell_whose_code_cannot_be_read_ends_and_the_next_one_runs(
 
 @pytest.mark.parametrize(
     ("limit", "end"),
-    [("kill", ("killed", None)), ("cpu", ("failed", "cpu_limit")), ("time", ("failed", "timeout"))],
+    [
+        ("kill", ("killed", None)),
+        ("cpu", ("failed", "cpu_limit")),
+        ("time", ("failed", "timeout")),
+        ("output", ("failed", "output_limit")),
+    ],
 )
 def test_a_cell_ends_although_its_supervisor_ignores_every_limit(
-    scene: Scene, limit: str, end: tuple[str, str | None]
+    scene: Scene, limit: str, end: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The image of a session may have another interpreter, which runs the supervisor."""
+    monkeypatch.setattr(run_monitor, "STREAM_CHANGES_MAX", 10)
     life = scene.start()
     session = scene.open(life, config=RequestedLimits(cpu_seconds=2.0))
     cell = scene.send(life, session, timeout_seconds=1.0 if limit == "time" else 600.0)
@@ -68,6 +76,9 @@ def test_a_cell_ends_although_its_supervisor_ignores_every_limit(
         scene.kill(life, cell)
     elif limit == "cpu":
         scene.box().cpu_seconds = 10.0
+    elif limit == "output":
+        for stream in [Stream.STDOUT, Stream.STDERR] * 10:
+            scene.call(partial(scene.box().print, b"x", stream))
     scene.wait(GRACE_SECONDS + 5)
     assert scene.end(cell) == end
     assert not scene.session(session).is_open
