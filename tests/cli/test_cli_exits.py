@@ -198,7 +198,7 @@ def test_messages_that_cannot_be_printed_change_neither_output_nor_exit_code(pro
 
 
 def test_a_token_with_a_line_break_is_a_usage_error(program):
-    """As it is after a file with the token was read with its line feed."""
+    """For example, one that was read from a file with Windows line endings."""
     done = program.shell("PYEXEC_TOKEN=$(printf 'secret\\r') $P list")
     assert done.returncode == 2
     assert b"invalid token: it contains a line break" in done.stderr
