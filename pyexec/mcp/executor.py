@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 EXECUTOR = "pyexec.executor"
 """The key of the caller's executor in the scope of an ASGI request."""
+MESSAGE = "pyexec.message"
+"""The key of the parsed body there."""
 OnProgress = Callable[[str], Awaitable[None]]
 """Called with each phase of a run and each piece of its output, as text for a person."""
 

@@ -13,13 +13,16 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from pyexec.mcp.executor import EXECUTOR, Executor
+from pyexec.mcp.executor import EXECUTOR, MESSAGE, Executor
 from pyexec.mcp.schemas import Schema
 from pyexec.mcp.server import SESSION_HEADER, McpContext, create_server
 
+_READING_TOOLS = frozenset({"read_output_file", "read_file", "list_files"})
+
 
 class HttpApp:
-    """The ASGI application. The scope of each request has the caller's executor at the key `EXECUTOR`."""
+    """The ASGI application. The scope of each request has the caller's executor at the key `EXECUTOR`, and the parsed
+    body at the key `MESSAGE`."""
 
     def __init__(self, openapi: Schema, body_bytes_max: int) -> None:
         # The SDK logs the start and the end of each manager, and each request has one.
@@ -32,10 +35,30 @@ class HttpApp:
         headers = {name for name, _ in scope["headers"]}
         opens_session = not headers & {SESSION_HEADER.encode(), MCP_PROTOCOL_VERSION_HEADER.encode()}
         manager = StreamableHTTPSessionManager(
-            self._server, stateless=True, max_request_body_size=self._body_bytes_max
+            self._server,
+            stateless=True,
+            json_response=_is_reading(scope[MESSAGE]),
+            max_request_body_size=self._body_bytes_max,
         )
         async with manager.run():
             await manager.handle_request(scope, receive, _with_session(send) if opens_session else send)
+
+
+def _is_reading(message: Any) -> bool:
+    """Return True for a request that reads a resource or files. It sends no progress, so its answer can be JSON.
+
+    For earlier revisions, the SDK would send the answer as one event, and its client refuses events of more than 1 MiB
+    (mcp 2.3)."""
+    if not isinstance(message, dict):
+        return False
+    params = message.get("params")
+    name = params.get("name") if isinstance(params, dict) else None
+    match message.get("method"):
+        case "resources/read":
+            return True
+        case "tools/call":
+            return isinstance(name, str) and name in _READING_TOOLS
+    return False
 
 
 def _with_session(send: Send) -> Send:

@@ -49,3 +49,23 @@ async def test_an_unknown_resource_is_a_protocol_error(connect: Connect, revisio
             await client.read_resource(uri)
     assert error.value.code == (-32602 if revision == "2026-07-28" else -32002)
     assert error.value.data["uri"] == uri
+
+
+async def test_large_contents_arrive_whole(connect: Connect) -> None:
+    """The client refuses events of more than 1 MiB."""
+    code = """
+print('a' * 2_000_000)
+open('text', 'w').write('b' * 2_000_000)
+open('binary', 'wb').write(b'\\xff' * 1_500_000)
+"""
+    async with connect() as client:
+        run = structured(
+            await client.call_tool("run_python", {"code": code, "output_files": ["text", "binary"]})
+        )
+        uri = f"pyexec://executions/{run['execution_id']}"
+        assert len(json.loads((await client.read_resource(uri)).contents[0].text)["stdout"]) == 2_000_001
+        assert len((await client.read_resource(f"{uri}/stdout")).contents[0].text) == 2_000_001
+        assert len((await client.read_resource(f"{uri}/files/text")).contents[0].text) == 2_000_000
+        arguments = {"execution_id": run["execution_id"], "path": "binary"}
+        (file,) = (await client.call_tool("read_output_file", arguments)).content
+        assert base64.b64decode(file.resource.blob) == b"\xff" * 1_500_000

@@ -10,7 +10,7 @@ from attrs import define, field
 from yarl import URL
 
 from pyexec.errors import InvalidRequest, TooLarge
-from pyexec.mcp.executor import EXECUTOR
+from pyexec.mcp.executor import EXECUTOR, MESSAGE
 from pyexec.mcp.sdk import loading_sdk
 from pyexec.web.context import TENANTS, get_context
 from pyexec.web.error_responses import forget_frames
@@ -56,7 +56,7 @@ class McpEndpoint:
         executor = ServiceExecutor(request, self._cancellations)
         disconnect: BaseExceptionGroup[ConnectionError]
         try:
-            return await serve_asgi(app, request, body, {EXECUTOR: executor})
+            return await serve_asgi(app, request, body, {EXECUTOR: executor, MESSAGE: message})
         except* ConnectionError as errors:
             disconnect = errors
         # Raised here because Python 3.11.2 wraps an exception that is raised inside `except*` in a group.
