@@ -1,6 +1,7 @@
 """The data directory of a server: locked by one process at a time, with an id that never changes."""
 
 import fcntl
+import logging
 import os
 import re
 import secrets
@@ -14,10 +15,13 @@ from attrs import define
 
 from pyexec.errors import SettingsError
 
+logger = logging.getLogger(__name__)
+
 PROBE_BYTES = 64 * 1024
 """More than a small transaction of the event log writes."""
 _LOCK_FILE = "lock"
 _ID_FILE = "deployment"
+_ORIGIN_FILE = "origin"
 
 
 @define
@@ -27,6 +31,8 @@ class DataDir:
     path: Path
     deployment: str
     """A random id, created with the directory. It distinguishes the containers of this server from others."""
+    copy: str | None
+    """None, or a random id of its own if the directory is a copy: the server of the original may still run."""
     _lock: int
 
     @classmethod
@@ -40,7 +46,7 @@ class DataDir:
         try:
             with _translate_errors(path):
                 _lock(lock, path)
-                return cls(path=path, deployment=_deployment(path), lock=lock)
+                return cls(path=path, deployment=_deployment(path), copy=_copy_id(path), lock=lock)
         except BaseException:
             os.close(lock)
             raise
@@ -131,13 +137,38 @@ def _deployment(path: Path) -> str:
     file = path / _ID_FILE
     if file.exists():
         return _read_deployment(file)
-    draft = path / f"{_ID_FILE}.new"
+    _write(file, secrets.token_hex(8))
+    return _read_deployment(file)
+
+
+def _copy_id(path: Path) -> str | None:
+    """Return None for an original directory, and for a copy an id that no other copy has. The lock must be held.
+
+    The directory records its own inode. If that differs, it has been copied, restored or moved."""
+    file, status = path / _ORIGIN_FILE, path.stat()
+    here = f"{status.st_dev}-{status.st_ino}"
+    if not file.exists():  # new, or written by an earlier version
+        _write(file, here)
+        return None
+    recorded, _, copy = file.read_text("ascii", "replace").strip().partition(" ")
+    if recorded != here:
+        logger.warning(
+            "%s is a copy, or was restored or moved: sandboxes and sessions of its earlier place are left alone",
+            path,
+        )
+        copy = secrets.token_hex(8)
+        _write(file, f"{here} {copy}")
+    return copy or None
+
+
+def _write(file: Path, line: str) -> None:
+    """Write a file of one line, whole or not at all."""
+    draft = file.with_name(f"{file.name}.new")
     with draft.open("w", encoding="ascii") as writer:
-        writer.write(secrets.token_hex(8) + "\n")
+        writer.write(f"{line}\n")
         writer.flush()
         os.fsync(writer.fileno())
     draft.rename(file)
-    return _read_deployment(file)
 
 
 def _read_deployment(file: Path) -> str:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import anyio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pyexec import __version__
 from pyexec.adapters.data_dir import create_data_dir
@@ -132,6 +132,8 @@ async def open_replica(
         identity = await engine.identify()
         await prepare_networks(settings, engine)
         stores = await _open_stores(stack, settings, replica_id, meter)
+        if stores.copy is not None:  # the sandboxes and sessions of the original belong to another server
+            identity = evolve(identity, id=f"{identity.id}+{stores.copy}")
         member = Member(
             replica=replica_id,
             engine=identity.id,

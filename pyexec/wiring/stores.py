@@ -13,7 +13,9 @@ from pyexec.settings import Settings
 
 @frozen(kw_only=True)
 class Stores:
-    """The stores, as ports. `deployment` is the id of all servers that share them."""
+    """The stores, as ports. `deployment` is the id of all servers that share them.
+
+    `copy` is another id if the stores are a copy of those of a server that may still run."""
 
     deployment: str
     log: EventLog
@@ -21,6 +23,7 @@ class Stores:
     blobs: BlobStore
     membership: Membership
     peers: Peers
+    copy: str | None = None
 
 
 async def open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
@@ -29,6 +32,7 @@ async def open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
     blobs = open_object_blobs(settings, log.deployment) or await FileBlobs.open(settings.data_dir / "blobs")
     return Stores(
         deployment=log.deployment,
+        copy=log.copy,
         log=log,
         session_log=log.sessions,
         blobs=blobs,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -57,6 +58,21 @@ async def test_a_closed_log_unlocks_the_directory_and_keeps_its_events(tmp_path:
 async def test_each_directory_has_its_own_deployment_id(tmp_path: Path) -> None:
     async with await EmbeddedLog.open(tmp_path / "a") as a, await EmbeddedLog.open(tmp_path / "b") as b:
         assert a.deployment != b.deployment
+
+
+async def test_a_copy_of_a_directory_has_an_id_of_its_own(tmp_path: Path) -> None:
+    async with await EmbeddedLog.open(tmp_path / "a") as original:
+        assert original.copy is None
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+    async with await EmbeddedLog.open(tmp_path / "b") as log:
+        assert log.copy is not None
+        assert log.deployment == original.deployment
+        first = log.copy
+    (tmp_path / "b").rename(tmp_path / "c")
+    async with await EmbeddedLog.open(tmp_path / "c") as log:
+        assert log.copy == first
+    async with await EmbeddedLog.open(tmp_path / "a") as log:
+        assert log.copy is None
 
 
 async def test_checks_of_a_hanging_log_can_be_cancelled(log: EmbeddedLog) -> None:

@@ -1,16 +1,19 @@
 """Test what a single server does with its interpreter sessions when it stops, and when it is killed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.support.api import api_of
+from tests.support.archives import script
 from tests.support.containers import deployment_of, until_containers
 from tests.support.server import running_server
 from tests.support.sessions import Session
 
 pytestmark = pytest.mark.independent
 
+FOREVER = "import time; print('on', flush=True); time.sleep(600)"
 SLEEP = "import time\nkept = 1\nprint('on', flush=True)\ntime.sleep(6)\n'slept'"
 
 
@@ -49,3 +52,23 @@ async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(
             assert (closed["status"], closed["close_reason"]) == ("closed", "shutdown")
             assert (await api.ended(running))["error_type"] == "session_closed"
             assert (await api.ended(waiting))["error_type"] == "session_closed"
+
+
+async def test_the_server_of_a_copied_data_directory_leaves_those_of_the_original_alone(
+    session_image: str, tmp_path: Path
+) -> None:
+    with running_server(tmp_path / "data", session_image, stop_timeout="1") as original:
+        async with api_of(original.url) as api:
+            created = await api.request("POST", "/api/v1/sessions")
+            session = Session(api, created.document)
+            assert (await session.result("kept = 42"))["status"] == "completed"
+            before = (await api.submit(script(FOREVER))).document["execution_id"]
+            await api.until_printed(before, b"on")
+            shutil.copytree(original.data_dir, tmp_path / "copy")
+            after = (await api.submit(script(FOREVER))).document["execution_id"]
+            await api.until_printed(after, b"on")
+            with running_server(tmp_path / "copy", session_image, stop_timeout="1"):
+                for execution in (before, after):
+                    status = (await api.request("DELETE", f"/api/v1/executions/{execution}")).document
+                    assert status == {"status": "killed"}
+                assert (await session.result("kept"))["result"] == "42"

@@ -110,6 +110,11 @@ class EmbeddedLog:
         """The id of the data directory, which never changes."""
         return self._data_dir.deployment
 
+    @property
+    def copy(self) -> str | None:
+        """An id of its own if the data directory is a copy, else None."""
+        return self._data_dir.copy
+
     async def append(
         self,
         execution_id: str,
