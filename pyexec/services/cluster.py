@@ -92,7 +92,7 @@ class Cluster:
 
         async def ask(member: Member) -> None:
             try:
-                views.append(await self._peers.report(member, caller))
+                views.append(_checked(member, await self._peers.report(member, caller)))
             except Unavailable as error:
                 logger.info("%s", error)
                 views.append(_unanswered(member))
@@ -103,6 +103,15 @@ class Cluster:
                     tasks.start_soon(ask, member, name=f"ask {name} for its state")
             views.append(await self._report())
         return merge(views)
+
+
+def _checked(member: Member, view: ClusterView) -> ClusterView:
+    """Return the answer of a member. Raises `Unavailable` if another replica answers at its address: a restarted one,
+    before the Consul session of the process before it has expired."""
+    answering = {replica.name for replica in view.replicas}
+    if answering != {member.replica}:
+        raise Unavailable(f"{', '.join(sorted(answering))} answers at the address of {member.replica}")
+    return view
 
 
 def _unanswered(member: Member) -> ClusterView:

@@ -32,7 +32,7 @@ def view_of(name: str) -> ClusterView:
 
 @define
 class Replicas:
-    """The peers `b`, which answers, and `c`, which does not."""
+    """The peers `b`, which answers, `c`, which does not, and `d`, at whose address `b` answers."""
 
     asked: list[str] = field(factory=list)
 
@@ -40,7 +40,7 @@ class Replicas:
         self.asked.append(member.replica)
         if member.replica == "c":
             raise Unavailable("no answer")
-        return view_of(member.replica)
+        return view_of("b" if member.replica == "d" else member.replica)
 
 
 def cluster_of(peers: Replicas, members: SingleMember) -> Cluster:
@@ -59,7 +59,7 @@ def cluster_of(peers: Replicas, members: SingleMember) -> Cluster:
 
 async def test_the_view_has_all_members_and_is_kept_for_some_seconds() -> None:
     peers, members = Replicas(), SingleMember()
-    members._update({name: member(name) for name in "abc"})
+    members._update({name: member(name) for name in "abcd"})
     cluster = cluster_of(peers, members)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cluster.watch, name="watch")
@@ -69,11 +69,12 @@ async def test_the_view_has_all_members_and_is_kept_for_some_seconds() -> None:
         own = await cluster.view(Caller(token="t", tenant="x"))
         local = await cluster.view(Caller(is_replica=True))
         tasks.cancel_scope.cancel()
-    assert [(each.name, each.ready) for each in view.replicas] == [("a", True), ("b", True), ("c", False)]
+    seen = [(each.name, each.ready) for each in view.replicas]
+    assert seen == [("a", True), ("b", True), ("c", False), ("d", False)]
     assert view.replicas[2].warnings
     assert view.leader == "b"
     assert [queue.waiting for queue in view.queue] == [2, 2]
     assert [queue.tenant for queue in own.queue] == ["x"]
     assert {replica.address for replica in own.replicas} == {None}
     assert [replica.name for replica in local.replicas] == ["a"]
-    assert sorted(peers.asked) == ["b", "b", "c", "c"]
+    assert sorted(peers.asked) == ["b", "b", "c", "c", "d", "d"]
