@@ -1,5 +1,6 @@
 """Test which images are evicted if the cache is too large."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +9,12 @@ from hypothesis import strategies as st
 
 from pyexec.domain.environment import REPOSITORY, build_tag, is_replaced, stored_bytes
 from pyexec.ports import Image
-from pyexec.sandbox.environments.environments import IN_USE_SECONDS, images_to_evict
+from pyexec.sandbox.environments.environments import (
+    IN_USE_SECONDS,
+    PULLED_REPOSITORY,
+    has_foreign_name,
+    images_to_evict,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -59,6 +65,28 @@ def test_a_wrong_clock_evicts_no_image_in_use(ahead: timedelta) -> None:
     """The clock of this machine may differ from the engine's, which records the uses."""
     kept = [image(1, 50, IN_USE_SECONDS - 1), image(2, 50, 0), image(3, 50, IN_USE_SECONDS + 1)]
     assert images_to_evict(kept, 10, NOW + ahead) == ([kept[2]] if ahead > timedelta(0) else [])
+
+
+@pytest.mark.parametrize(
+    ("pulled", "names", "is_foreign"),
+    [
+        (["team/python:1"], ["team/python:1"], False),
+        (["python"], ["python:latest"], False),
+        (["docker.io/library/python:3.12"], ["python:3.12"], False),
+        (["docker.io/team/python"], ["team/python:latest"], False),
+        (["team/python@sha256:ab"], [], False),
+        (["python:3", "python:3.12"], ["python:3", "python:3.12"], False),
+        (["python:3.12"], ["python:3.12", "ours/base:prod"], True),
+        (["python:3.12"], ["ours/base:prod"], True),
+        ([], ["pyexec-env:key", "pyexec-env:key.12.ab"], False),
+        ([], ["pyexec-env:key", "pyexec-env:key.12.ab", "ours/environment:1"], True),
+    ],
+)
+def test_an_image_to_which_the_operator_gave_a_name_is_not_removed(
+    pulled: list[str], names: list[str], is_foreign: bool
+) -> None:
+    marks = [f"{PULLED_REPOSITORY}:{hashlib.sha256(name.encode()).hexdigest()}" for name in pulled]
+    assert has_foreign_name([*marks, *names]) == is_foreign
 
 
 def test_layers_of_the_base_image_do_not_count() -> None:

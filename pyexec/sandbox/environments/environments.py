@@ -78,7 +78,7 @@ class Environments:
             return None
         self._check_architecture(base, spec.docker_image)
         # The use of an environment is also a use of its base image.
-        await self._mark_pulled_image(base, spec.docker_image)
+        await self._mark_pulled_image(base)
         recipe = spec.recipe
         if recipe is None:
             return base
@@ -173,9 +173,9 @@ class Environments:
             raise ImageUnavailable(f"the image {name!r} is missing after a successful pull; try again")
         await self.images.tag(image.id, PULLED_REPOSITORY, _tag(name))
 
-    async def _mark_pulled_image(self, image: Image, name: str) -> None:
-        if any(known.startswith(f"{PULLED_REPOSITORY}:") for known in image.names):
-            await self._mark_used(image, PULLED_REPOSITORY, _tag(name))
+    async def _mark_pulled_image(self, image: Image) -> None:
+        for tag in pulled_tags(image.names)[:1]:
+            await self._mark_used(image, PULLED_REPOSITORY, tag)
 
     async def _mark_used(self, image: Image, repository: str, tag: str) -> None:
         """Tag the image again, so that the engine records the current time as its last use.
@@ -194,10 +194,9 @@ class Environments:
         try:
             environments = await self.images.list(REPOSITORY)
             pulled = await self.images.list(PULLED_REPOSITORY)
-            cached = {image.id: image for image in (*environments, *pulled)}
-            for image in images_to_evict(
-                tuple(cached.values()), self.config.cache_bytes_max, datetime.now(UTC)
-            ):
+            found = {image.id: image for image in (*environments, *pulled)}
+            cached = [image for image in found.values() if not has_foreign_name(image.names)]
+            for image in images_to_evict(cached, self.config.cache_bytes_max, datetime.now(UTC)):
                 if await self.images.remove(image):
                     self._found.clear()
                     logger.info(
@@ -226,6 +225,30 @@ def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> S
         total -= _own_size(image)
         evicted.append(image)
     return evicted
+
+
+def pulled_tags(names: Sequence[str]) -> Sequence[str]:
+    """Return the tags that mark an image as pulled by the server: one for each name under which it was pulled."""
+    prefix = f"{PULLED_REPOSITORY}:"
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def has_foreign_name(names: Sequence[str]) -> bool:
+    """Return True if the operator, or another program, has given the image a name: then it is no longer the server's to
+    remove. The server's own names are those in its repositories, and those under which it pulled the image."""
+    marks = pulled_tags(names)
+    return not all(
+        name.partition(":")[0] in (REPOSITORY, PULLED_REPOSITORY)
+        or any(_tag(written) in marks for written in _spellings(name))
+        for name in names
+    )
+
+
+def _spellings(name: str) -> Sequence[str]:
+    """Return the names of a pull that the engine shortens to `name`."""
+    short = name.removesuffix(":latest")
+    hub = ("", "docker.io/", "index.docker.io/", "docker.io/library/", "index.docker.io/library/", "library/")
+    return [f"{prefix}{written}" for prefix in hub for written in {name, short}]
 
 
 def _own_size(image: Image) -> int:
