@@ -4,14 +4,22 @@ import attrs
 
 from pyexec.domain.session_request import SessionLimits
 from pyexec.domain.spec import Limits, Policy
-from pyexec.settings import Settings
+from pyexec.errors import SettingsError
+from pyexec.settings import PREFIX, Settings
 
 
 def policy_of(settings: Settings, engine_cpus: int) -> Policy:
     """Return the defaults and ceilings of a run. Docker refuses limits above the number of its CPUs.
 
-    A ceiling is also the default where there is no other: a request could evade it by naming no limit."""
+    A ceiling is also the default where there is no other: a request could evade it by naming no limit.
+
+    Raises `SettingsError` if Docker would refuse every run with the default limits."""
     defaults, ceilings = limits_of(settings, "default"), limits_of(settings, "max")
+    if defaults.cpus is not None and defaults.cpus > engine_cpus:
+        raise SettingsError(
+            f"{PREFIX}DEFAULT_CPUS is {defaults.cpus:g}; allowed: at most the number of processors of the Docker "
+            f"engine, which is {engine_cpus}"
+        )
     cpus = min(engine_cpus, ceilings.cpus or engine_cpus)
     return Policy(
         default_image=settings.default_image,

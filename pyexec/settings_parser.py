@@ -25,6 +25,8 @@ ID_MAX = 2**31 - 1
 """The highest user id that Docker accepts."""
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]{0,20}\.?[0-9]{0,20}(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PREDEFINED_NETWORKS = frozenset({"bridge", "default", "host"})
 _TRUE, _FALSE = frozenset({"on", "true", "1"}), frozenset({"off", "false", "0"})
 
 
@@ -69,6 +71,7 @@ def _parse(environ: Mapping[str, str]) -> tuple[Settings, Sequence[SettingsError
         *_defaults_over_ceilings(settings),
         *_webhook_errors(settings),
         *_address_errors(settings),
+        *_network_errors(settings),
     ]
 
 
@@ -111,7 +114,8 @@ def _webhook_errors(settings: Settings) -> Iterator[SettingsError]:
 
 def _address_errors(settings: Settings) -> Iterator[SettingsError]:
     """Yield an error for each address that is malformed. No error contains the index's URL and its password."""
-    if settings.advertise_addr and not is_url(settings.advertise_addr, ("http", "https")):
+    advertised = settings.advertise_addr  # the other replicas append paths to it
+    if advertised and ({*advertised} & {"?", "#"} or not is_url(advertised, ("http", "https"))):
         yield SettingsError(
             f"{PREFIX}ADVERTISE_ADDR is {settings.advertise_addr!r}; allowed: http://host:port"
         )
@@ -124,6 +128,17 @@ def _address_errors(settings: Settings) -> Iterator[SettingsError]:
             yield SettingsError(f"{PREFIX}PIP_PROXY is {settings.pip_proxy!r}; allowed: HOST:PORT")
         if settings.pip_index_url is None:
             yield SettingsError(f"{PREFIX}PIP_PROXY needs {PREFIX}PIP_INDEX_URL")
+
+
+def _network_errors(settings: Settings) -> Iterator[SettingsError]:
+    """Yield an error for each network that Docker would not create."""
+    for name in ("run_network", "setup_network"):
+        network = getattr(settings, name)
+        if _NETWORK.fullmatch(network) is None or network in _PREDEFINED_NETWORKS:
+            yield SettingsError(
+                f"{PREFIX}{name.upper()} is {network!r}; allowed: none, or the name of a network of its own "
+                "(letters, digits, '_', '.' and '-'; not bridge, default or host)"
+            )
 
 
 def value_type(setting: "attrs.Attribute[Any]") -> Any:

@@ -105,6 +105,20 @@ def test_a_default_cannot_be_over_its_ceiling() -> None:
     assert str(error) == "PYEXEC_DEFAULT_MEMORY_MB is 64; allowed: at most PYEXEC_MAX_MEMORY_MB, which is 32"
 
 
+def test_a_default_of_the_processor_that_the_engine_does_not_have_is_an_error() -> None:
+    settings = read_settings({"PYEXEC_DEFAULT_CPUS": "4"})
+    assert policy_of(settings, 4).defaults.cpus == 4
+    with pytest.raises(SettingsError, match=r"PYEXEC_DEFAULT_CPUS is 4; allowed: at most .* which is 2"):
+        policy_of(settings, 2)
+
+
+@pytest.mark.parametrize("network", ["host", "bridge", "default", "bad name", "-x"])
+@pytest.mark.parametrize("variable", ["PYEXEC_RUN_NETWORK", "PYEXEC_SETUP_NETWORK"])
+def test_a_network_that_docker_would_not_create_is_an_error(variable: str, network: str) -> None:
+    (error,) = find_errors({variable: network})
+    assert str(error).startswith(f"{variable} is {network!r}; allowed: none, or ")
+
+
 def test_a_ceiling_of_the_processor_is_the_default_too() -> None:
     def defaults(**variables: str) -> tuple[float | None, float | None]:
         settings = read_settings({f"PYEXEC_{name}": value for name, value in variables.items()})
@@ -192,7 +206,10 @@ def test_the_proxy_needs_an_index() -> None:
     assert str(error) == "PYEXEC_PIP_PROXY needs PYEXEC_PIP_INDEX_URL"
 
 
-@pytest.mark.parametrize("address", ["replica", "replica:8080", "http://", "http://replica:99999"])
+@pytest.mark.parametrize(
+    "address",
+    ["replica", "replica:8080", "http://", "http://replica:99999", "http://a:1?b=c", "http://a:1/#"],
+)
 def test_a_malformed_advertised_address_is_named(address: str) -> None:
     (error,) = find_errors({"PYEXEC_ADVERTISE_ADDR": address})
     assert str(error) == f"PYEXEC_ADVERTISE_ADDR is {address!r}; allowed: http://host:port"
