@@ -193,7 +193,7 @@ async def _list(call: Call) -> CallToolResult:
 
 
 async def _read_file(call: Call) -> CallToolResult:
-    execution_id, path = call.arguments["execution_id"], call.arguments["path"]
+    execution_id, path = call.arguments["execution_id"], call.arguments["path"].removeprefix("/work/")
     content = await call.executor.read_file(execution_id, path, FILE_BYTES_MAX)
     uri = execution_uri(execution_id, "files", path)
     return CallToolResult(content=[file_content(uri, path, content)])

@@ -198,8 +198,9 @@ async def test_a_binary_file_is_returned_as_bytes(connect: Connect) -> None:
             "image",
             b"\x89PNG\r\n\x1a\n",
         )
-        data = await client.call_tool("read_output_file", {"execution_id": execution, "path": "data.bin"})
-        assert base64.b64decode(data.content[0].resource.blob) == b"\xff\x00"
+        for path in ("data.bin", "/work/data.bin"):
+            data = await client.call_tool("read_output_file", {"execution_id": execution, "path": path})
+            assert base64.b64decode(data.content[0].resource.blob) == b"\xff\x00"
 
 
 async def test_a_whole_number_may_be_a_float(connect: Connect) -> None:
