@@ -125,6 +125,11 @@ def to_json(value: object) -> Any:
     return _responses.unstructure(value)
 
 
+def to_json_without_defaults(value: object) -> Any:
+    """Convert an attrs value, without the fields that have their default: another version may not know them."""
+    return _storage.unstructure(value)
+
+
 def read_report(data: bytes, cls: type[T]) -> T:
     """Convert the JSON object that a probe reported to a `cls`; raise `ValueError` if it is malformed."""
     try:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from anyio import AsyncFile
 from attrs import evolve, field, frozen
 
-from pyexec.codec import to_json
+from pyexec.codec import to_json_without_defaults
 from pyexec.correlation import Correlation, correlate_execution, current_correlation
 from pyexec.domain.archive import ArchiveCheck, ArchiveLimits
 from pyexec.domain.events import Failed, FailureType, Submitted
@@ -197,7 +197,8 @@ def _characters(metadata: Metadata) -> int:
 
 
 def _idempotency_key(upload: Upload, key: str, archive_sha256: str) -> IdempotencyKey:
-    request = fingerprint(upload.identity, to_json(upload.metadata), archive_sha256)
+    # A replica of another version does not know all fields.
+    request = fingerprint(upload.identity, to_json_without_defaults(upload.metadata), archive_sha256)
     return IdempotencyKey(key_hash=key_hash(key, upload.tenant), fingerprint=request)
 
 

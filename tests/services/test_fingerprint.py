@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pyexec.codec import to_json_without_defaults
+from pyexec.domain.spec import Metadata
 from pyexec.services.idempotency import PIECE_CHARACTERS, fingerprint, json_pieces
 
 LONG = '\U0001f600"\n\x7f' * PIECE_CHARACTERS
@@ -29,3 +31,10 @@ def test_a_fingerprint_depends_on_every_part() -> None:
         (*parts[:2], "1" * 64),
     ]
     assert len({fingerprint(*each) for each in [parts, parts, *changed]}) == 4
+
+
+def test_fields_with_their_default_are_left_out() -> None:
+    """A replica of an earlier version, which does not know a field, gets the same fingerprint."""
+    metadata = Metadata(stdin="x", script_args=("a", "b"))
+    assert to_json_without_defaults(metadata) == {"stdin": "x", "script_args": ["a", "b"]}
+    assert to_json_without_defaults(Metadata()) == {}
