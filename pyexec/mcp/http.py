@@ -25,8 +25,9 @@ class HttpApp:
     body at the key `MESSAGE`."""
 
     def __init__(self, openapi: Schema, body_bytes_max: int) -> None:
-        # The SDK logs the start and the end of each manager, and each request has one.
-        logging.getLogger("mcp.server.streamable_http_manager").setLevel(logging.WARNING)
+        # The SDK logs the start and the end of each manager and of each transport, and each request has both.
+        for name in ("streamable_http_manager", "streamable_http"):
+            logging.getLogger(f"mcp.server.{name}").setLevel(logging.WARNING)
         self._server: Server[Any] = create_server(openapi, _executor_of, _call_id_of)
         self._body_bytes_max = body_bytes_max
 
