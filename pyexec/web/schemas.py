@@ -14,12 +14,12 @@ import attrs
 from aiohttp import web
 from attrs import field, frozen
 
-from pyexec.codec import parse_request
 from pyexec.domain.execution import Status
 from pyexec.domain.result import Summary
 from pyexec.domain.spec import Metadata
 from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest, quote, shorten
 from pyexec.json_parser import parse_json
+from pyexec.web.request_parser import parse_request
 
 T = TypeVar("T")
 KEY_LENGTH_MAX = 255

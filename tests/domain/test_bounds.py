@@ -11,7 +11,6 @@ from aiohttp.multipart import parse_content_disposition
 from aiohttp.test_utils import make_mocked_request
 from attrs import evolve
 
-from pyexec.codec import parse_request
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
 from pyexec.domain.requirements import LINES_MAX, TEXT_LENGTH_MAX, parse_requirements
@@ -21,6 +20,7 @@ from pyexec.domain.traceback import parse_traceback
 from pyexec.errors import InvalidRequest
 from pyexec.json_parser import parse_json
 from pyexec.web.headers import EVENT_STREAM, prefers
+from pyexec.web.request_parser import parse_request
 from pyexec.web.schemas import WaitQuery, read_query
 from pyexec.web.sse import parse_position
 from tests.domain.tars import Entry, check_archive, tar

@@ -8,7 +8,6 @@ from contextlib import suppress
 import pytest
 from attrs import evolve
 
-from pyexec.codec import parse_request
 from pyexec.domain.archive import DEPTH_MAX, ArchiveCheck
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
@@ -20,6 +19,7 @@ from pyexec.domain.requirements import (
 )
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.errors import InvalidRequest
+from pyexec.web.request_parser import parse_request
 from pyexec.web.sse import parse_position
 from tests.domain.tars import LARGE_LIMITS, Entry, check_archive, pax, refused, sign, tar
 from tests.domain.test_spec import POLICY

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyexec.codec import ITEMS_MAX, parse_request
 from pyexec.domain.spec import EvalRequest, Metadata, RequestedLimits, SourceFile
 from pyexec.errors import QUOTE_LENGTH_MAX, InvalidRequest
 from pyexec.json_parser import parse_json
+from pyexec.web.request_parser import ITEMS_MAX, parse_request
 from pyexec.web.session_schemas import CellRequest
 from tests.events import json_values, texts
 

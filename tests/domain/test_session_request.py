@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pyexec.codec import parse_request, to_json
+from pyexec.codec import to_json
 from pyexec.domain.session import fold_session
 from pyexec.domain.session_events import CloseReason, SessionClosed, SessionOpened, SessionPlaced
 from pyexec.domain.session_request import SessionRequest, resolve_session
@@ -14,6 +14,7 @@ from pyexec.domain.spec import SessionSpec
 from pyexec.errors import InvalidRequest, SettingsError
 from pyexec.limits import policy_of, session_limits_of
 from pyexec.settings_parser import read_settings
+from pyexec.web.request_parser import parse_request
 from tests.events import START
 
 SETTINGS = read_settings({"PYEXEC_SESSION_LIFETIME": "7200"})

@@ -10,9 +10,9 @@ import pytest
 from mcp import MCPError
 from mcp_types import ResourceLink
 
-from pyexec import codec
 from pyexec.domain.field_hints import RUN_HINTS
 from pyexec.mcp import argument_terms, schemas
+from pyexec.web import request_parser
 from pyexec.web.mcp.executor import ServiceExecutor
 from tests.mcp.conftest import Connect
 from tests.support.api import Api
@@ -250,7 +250,7 @@ def test_names_of_other_services_are_known_as_in_the_api() -> None:
 
 
 def test_lists_have_the_limit_of_the_api() -> None:
-    assert schemas.ITEMS_MAX == codec.ITEMS_MAX
+    assert schemas.ITEMS_MAX == request_parser.ITEMS_MAX
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from pyexec import __version__
-from pyexec.codec import parse_request
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.web.application import ROUTES
+from pyexec.web.request_parser import parse_request
 from tests.docs.blocks import served_pages
 from tests.support.api import Api, api_of
 from tests.support.paths import ROOT

@@ -6,7 +6,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from pyexec.codec import parse_request
 from pyexec.domain.session_request import SessionRequest, resolve_session
 from pyexec.domain.spec import EvalRequest, Metadata, resolve
 from pyexec.errors import InvalidRequest
@@ -16,6 +15,7 @@ from pyexec.settings_parser import read_settings
 from pyexec.web.application import ROUTES
 from pyexec.web.handlers.submissions import _files_of
 from pyexec.web.openapi.document import openapi_document, server_info
+from pyexec.web.request_parser import parse_request
 
 SERVERS: dict[str, dict[str, str]] = {
     "default": {},

@@ -10,7 +10,7 @@ import cattrs
 import pytest
 from attrs import evolve
 
-from pyexec.codec import parse_request, to_json
+from pyexec.codec import to_json
 from pyexec.domain import events
 from pyexec.domain.cluster import ClusterView
 from pyexec.domain.event_stream import EndItem, Item, LifecycleItem, OutputItem, Position
@@ -19,6 +19,7 @@ from pyexec.domain.result import Result
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.domain.timeline import Timeline
 from pyexec.web.handlers.server import cluster_answer
+from pyexec.web.request_parser import parse_request
 from pyexec.web.sse import encode
 from tests.support.paths import WIRE
 

@@ -10,7 +10,7 @@ import anyio.to_thread
 from aiohttp import web
 from attrs import define, field
 
-from pyexec.codec import parse_request, to_json
+from pyexec.codec import to_json
 from pyexec.domain.event_stream import Item, LifecycleItem, OutputItem, Position
 from pyexec.domain.execution import Execution, Status
 from pyexec.domain.ids import is_execution_id
@@ -26,6 +26,7 @@ from pyexec.services.active_runs import Run
 from pyexec.web.context import Context, get_context, public, read_caller, read_tenant
 from pyexec.web.handlers.submissions import archive_upload, eval_upload
 from pyexec.web.mcp.loopback import LoopbackHttp
+from pyexec.web.request_parser import parse_request
 from pyexec.web.schemas import Listing
 
 logger = logging.getLogger(__name__)
