@@ -35,9 +35,10 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def encoded_json(value: bytes) -> Iterator[bytes]:
-    """Yield a JSON value in the form in which Python encodes it, in slices. Some slices are empty.
+    """Yield a JSON value in the form in which Python encodes it, in slices.
 
-    Raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values. A name that occurs
+    Raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values or too much whitespace
+    in one place. A name that occurs
     twice in one object may remain there twice."""
     values = 0
     long_numbers = _LongNumbers()
@@ -50,11 +51,7 @@ def encoded_json(value: bytes) -> Iterator[bytes]:
     # The name of each value whose beginning is in an earlier slice. The value cannot contain it.
     name = secrets.token_hex(8)
     opening = {"[": "[", "{": f'{{"{name}": '}
-    for part in _slices(value.decode("utf-8", "surrogatepass")):
-        if part is None:
-            yield b""
-            continue
-        before, text, after = part
+    for before, text, after in _slices(value.decode("utf-8", "surrogatepass")):
         values += count_signs(text) + 1
         if values > VALUES_MAX:
             raise ValueError(f"the value has more than {VALUES_MAX} values")
@@ -71,11 +68,9 @@ def count_signs(text: str) -> int:
     return sum(text.count(sign) for sign in ",[{")
 
 
-def _slices(text: str) -> Iterator[tuple[str, str, str] | None]:
+def _slices(text: str) -> Iterator[tuple[str, str, str]]:
     """Cut a JSON text at commas between values. Yield the brackets that are open before each slice, the slice without
-    the comma, and the brackets that are open after it.
-
-    Yield None while the end of a long slice is searched, so that other tasks can run."""
+    the comma, and the brackets that are open after it."""
     before, start, at = "", 0, 0
     brackets: list[str] = []
     while at < len(text):
@@ -84,9 +79,9 @@ def _slices(text: str) -> Iterator[tuple[str, str, str] | None]:
         pattern, end = (_BRACKET_OR_COMMA, at + SCAN_CHARACTERS) if is_full else (_BRACKET, slice_end)
         found = pattern.search(text, at, end)
         if found is None:
+            if is_full and end < len(text):
+                raise ValueError(f"more than {SCAN_CHARACTERS} characters are whitespace, or one number")
             at = end
-            if is_full:
-                yield None
             continue
         sign, at = found[0], found.end()
         if sign == '"':

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain import json_slices
-from pyexec.domain.json_slices import DEPTH_MAX, encoded_json, encoded_text, members
+from pyexec.domain.json_slices import (
+    DEPTH_MAX,
+    SCAN_CHARACTERS,
+    SLICE_CHARACTERS,
+    encoded_json,
+    encoded_text,
+    members,
+)
 from tests.events import json_values
 
 signs = st.text(st.sampled_from('[]{}",: 1a\\ue-.0n'), max_size=40)
@@ -94,6 +101,12 @@ def same_as_in_one_step(text: str, size: int) -> None:
 
 def names_sorted(text: str) -> str:
     return json.dumps(json.loads(text), sort_keys=True)
+
+
+def test_whitespace_in_one_place_is_bounded() -> None:
+    assert sliced("[1" + " " * SCAN_CHARACTERS + ", 2]", SLICE_CHARACTERS) == "[1, 2]"
+    with pytest.raises(ValueError, match="whitespace"):
+        sliced("[1" + " " * 2 * SCAN_CHARACTERS + ", 2]", SLICE_CHARACTERS)
 
 
 def test_depth_is_counted_over_all_slices() -> None:

@@ -235,13 +235,12 @@ def test_a_json_value_has_a_bounded_depth() -> None:
     [
         field(JSON, "a/b", b"[" + b"1," * 400_000 + b"1]"),
         field(JSON, "a/b", b"[" + b'{"a":[]},' * 150_000 + b"1]"),
-        field(JSON, "a/b", b"[1" + b" " * 6_000_000 + b", 2]"),
         field(METADATA, "", b'{"a": [' + b"[]," * 200_000 + b"1]}") + field(TEXT, "text/plain", b"x"),
         field(TEXT, "text/html", "<p>€".encode() * 500_000),
         field(TEXT, "image/png", b"AAAA\n" * 600_000),
         field(BINARY, "image/png", bytes(3_000_000)),
     ],
-    ids=["numbers", "objects", "spaces", "metadata", "text", "base64", "bytes"],
+    ids=["numbers", "objects", "metadata", "text", "base64", "bytes"],
 )
 def test_a_large_display_lets_other_tasks_run(shown_field: bytes) -> None:
     reader = ReportReader(8 << 20)
