@@ -56,9 +56,11 @@ def session_image_error(image: str, reason: str) -> str:
     )
 
 
-def environment_key(base_id: str, recipe: Recipe) -> str:
-    """Return the key of the environment that `recipe` builds from the image `base_id`: a hash of both, in hex."""
-    content = [_FORMAT, base_id, recipe.pre_commands, recipe.requirements_txt]
+def environment_key(base_id: str, recipe: Recipe, index: str = "") -> str:
+    """Return the key of the environment that `recipe` builds from the image `base_id`: a hash in hex.
+
+    `index` is the URL of the operator's package index, without a password; empty: the installer's default."""
+    content = [_FORMAT, base_id, recipe.pre_commands, recipe.requirements_txt, *filter(None, [index])]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

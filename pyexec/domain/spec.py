@@ -3,13 +3,13 @@
 import posixpath
 import re
 import sys
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from attrs import field, fields, frozen
 
 from pyexec.domain.environment import Recipe
 from pyexec.domain.field_hints import RUN_HINTS
+from pyexec.domain.image_patterns import is_allowed
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.process_arguments import check_process_arguments
 from pyexec.domain.requirements import parse_requirements
@@ -192,7 +192,7 @@ class Policy:
     def allows(self, image: str) -> bool:
         """Return True if a request may name this image."""
         patterns = (self.default_image, *self.allowed_images)
-        return not self.allowed_images or any(fnmatchcase(image, pattern) for pattern in patterns)
+        return not self.allowed_images or is_allowed(image, patterns)
 
     def check_setup(self, field: str) -> None:
         """Raise `InvalidRequest` if package installation is disabled. `field` asks for it."""

@@ -1,7 +1,9 @@
 """Decide which webhooks are due, without a clock and without a network. All times are on one monotonic clock.
 
 A delivery that its receiver has refused is retried alone, with exponential back-off. A receiver that does not answer
-is paused: all of its deliveries wait, and then one of them is tried. So it delays no other receiver."""
+is paused: all of its deliveries wait, and then one of them is tried. So it delays no other receiver.
+
+Each tenant has receivers and a number of attempts of its own, so no tenant delays the deliveries of another one."""
 
 from bisect import insort
 from collections import Counter
@@ -11,8 +13,11 @@ from math import inf
 
 from attrs import define, evolve, field, frozen
 
+from pyexec.domain.tenants import DEFAULT_TENANT
+from pyexec.domain.webhooks import receiver_of
+
 IN_FLIGHT_MAX = 16
-"""Maximum number of attempts at the same time."""
+"""Maximum number of attempts of a tenant at the same time."""
 RECEIVER_MAX = 4
 """Maximum number of attempts at the same time for one receiver."""
 RETRY_FIRST_SECONDS, RETRY_FACTOR, RETRY_MAX_SECONDS = 1.0, 3.0, 3600.0
@@ -42,6 +47,16 @@ class Attempt:
     outcome: Outcome
     reason: str
     retry_after: float | None = None
+
+
+def receiver_name(url: str, tenant: str) -> str:
+    """Return the name of a receiver: its scheme, host and port, and the tenant, unless that is the default one."""
+    receiver = receiver_of(url)
+    return receiver if tenant == DEFAULT_TENANT else f"{receiver} {tenant}"
+
+
+def _tenant_of(receiver: str) -> str:
+    return receiver.partition(" ")[2]
 
 
 def outcome_of_status(status: int) -> Outcome:
@@ -113,19 +128,25 @@ class Schedule:
             if delivery.due_at <= now
         ]
         found.sort(key=lambda delivery: (delivery.due_at, delivery.execution_id))
-        return found[: max(0, IN_FLIGHT_MAX - len(self._in_flight))]
+        of_tenants, chosen = self._count_by_tenant(), []
+        for delivery in found:
+            tenant = _tenant_of(delivery.receiver)
+            if of_tenants[tenant] < IN_FLIGHT_MAX:
+                of_tenants[tenant] += 1
+                chosen.append(delivery)
+        return chosen
 
     def next_due(self) -> float | None:
         """Return the time at which a delivery becomes due if nothing else changes before; None if none does.
 
         If deliveries are due already, the time has passed."""
-        if len(self._in_flight) >= IN_FLIGHT_MAX:
-            return None
+        of_tenants = self._count_by_tenant()
         in_flight = Counter(delivery.receiver for delivery in self._in_flight.values())
         moments = [
             max(queue[0].due_at, pause.until if (pause := self._pauses.get(receiver)) else -inf)
             for receiver, queue in self._waiting.items()
             if self._room(receiver, in_flight[receiver], inf)
+            and of_tenants[_tenant_of(receiver)] < IN_FLIGHT_MAX
         ]
         return min(moments, default=None)
 
@@ -142,6 +163,9 @@ class Schedule:
             self._add(retried)
         self._forget_pauses()
         return retried
+
+    def _count_by_tenant(self) -> Counter[str]:
+        return Counter(_tenant_of(delivery.receiver) for delivery in self._in_flight.values())
 
     def _retried(self, delivery: Delivery, attempt: Attempt, now: float, jitter: float) -> Delivery | None:
         """Update the receiver's pause, and return the delivery with the time of its next attempt, if there is one.

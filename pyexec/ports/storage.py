@@ -10,7 +10,7 @@ from pyexec.domain.events import Event, StoredEvent, Submitted
 from pyexec.domain.execution import Status
 from pyexec.domain.ids import is_execution_id
 from pyexec.domain.session_events import SessionEvent
-from pyexec.domain.webhooks import receiver_of
+from pyexec.domain.webhook_schedule import receiver_name
 from pyexec.errors import CorruptLog, InvalidRequest
 
 
@@ -64,7 +64,7 @@ def receiver_in(after: int, events: Sequence[Event]) -> str | None:
     first = events[0]
     if after != 0 or not isinstance(first, Submitted) or first.spec.webhook_url is None:
         return None
-    return receiver_of(first.spec.webhook_url)
+    return receiver_name(first.spec.webhook_url, first.spec.tenant)
 
 
 def check_append(after: int, events: Sequence[StoredEvent], key: IdempotencyKey | None) -> None:

@@ -71,6 +71,7 @@ def build_environments(
             cache_bytes_max=settings.env_cache_mb * MEBIBYTE,
             age_seconds_max=settings.env_max_age,
             architecture=identity.architecture,
+            index=_without_password(settings.pip_index_url or ""),
         ),
         isolation_check.ensure_passed,
         meter=meter,
@@ -239,6 +240,12 @@ async def open_index(settings: Settings) -> AsyncIterator[IndexSource]:
         return
     async with serve_index(settings.pip_proxy, settings.pip_index_url, settings.ca_bundle) as proxy:
         yield proxy.grant
+
+
+def _without_password(index_url: str) -> str:
+    """Return the URL of an index without user and password, which may change."""
+    index = urlsplit(index_url)
+    return index._replace(netloc=index.netloc.rpartition("@")[2]).geturl()
 
 
 def _setup_config(settings: Settings, labels: Mapping[str, str], index: IndexSource) -> SetupConfig:

@@ -156,3 +156,24 @@ def test_only_allowed_images_may_be_asked_for(image: str, allowed: bool) -> None
         assert error.field == "docker_image"
         assert "python:*, team/*" in str(error)
     assert resolve(Metadata(), policy).docker_image == POLICY.default_image
+
+
+@pytest.mark.parametrize(
+    ("image", "pattern", "allowed"),
+    [
+        ("python:5000/app:1", "python:*", False),
+        ("python.example.com/app", "python*", False),
+        ("team.example.com/app", "team*/*", False),
+        ("localhost/app", "local*", False),
+        ("ghcr.io.example.com/app", "ghcr.io*", False),
+        ("ghcr.io/team/app:1", "ghcr.io/team/*", True),
+        ("a.example.com:5000/app", "*.example.com:5000/*", True),
+        ("quay.io/app", "*/app", True),
+        ("quay.io/app", "*", True),
+        ("team/app:1", "t*", True),
+    ],
+)
+def test_only_a_pattern_with_a_registry_allows_images_of_a_registry(
+    image: str, pattern: str, allowed: bool
+) -> None:
+    assert evolve(POLICY, allowed_images=(pattern,)).allows(image) is allowed

@@ -17,6 +17,7 @@ from pyexec.domain.webhook_schedule import (
     Outcome,
     Schedule,
     outcome_of_status,
+    receiver_name,
     retry_seconds,
 )
 
@@ -129,6 +130,25 @@ def test_a_dead_receiver_is_tried_alone_and_delays_no_other() -> None:
     schedule.start(probe)
     schedule.finish(probe, attempt(Outcome.DELIVERED), 2.0, 1.0)
     assert len([each for each in schedule.due(2.0) if each.receiver == dead]) == RECEIVER_MAX
+
+
+@pytest.mark.parametrize("silent", [1, 20])
+def test_a_tenant_delays_no_delivery_of_another_one(silent: int) -> None:
+    """One tenant has silent receivers, or one that asks for an hour; the other one sends to the same receiver."""
+    schedule, urls = Schedule(), [f"https://r{n}.example.com/a" for n in range(silent)]
+    ended = {f"exe_{n}": receiver_name(urls[n % silent], "acme") for n in range(100)}
+    schedule.update(ended, 0.0)
+    started = schedule.due(0.0)
+    for delivery in started:
+        schedule.start(delivery)
+    if silent == 1:
+        schedule.finish(started[0], attempt(Outcome.UNREACHABLE, 3600.0), 0.0, 1.0)
+    else:
+        assert len(started) == IN_FLIGHT_MAX
+    others = {"exe_b": receiver_name(urls[0], "beta"), "exe_d": receiver_name(urls[0], "default")}
+    schedule.update({**ended, **others}, 1.0)
+    assert schedule.next_due() == 1.0
+    assert [each.execution_id for each in schedule.due(1.0)] == list(others)
 
 
 def test_a_refused_delivery_delays_no_other_of_its_receiver() -> None:

@@ -57,6 +57,15 @@ async def test_a_report_can_end_the_setup(line: bytes, reason: str) -> None:
     assert watch.setup.cancel_called
 
 
+async def test_a_setup_ends_at_a_flood_of_reports() -> None:
+    """Each of them takes time of the server, for which the image pays nothing."""
+    reports = Reports(*[b'{"disk_bytes": 5}'] * 1000)
+    watch = watch_of(reports)
+    await watch.follow_reports()
+    assert "reports too often" in str(watch.failure)
+    assert len(reports.lines) > 800
+
+
 async def test_a_setup_ends_without_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup_watch, "SILENT_SECONDS", 0.01)
     watch = watch_of(Reports())

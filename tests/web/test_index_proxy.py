@@ -62,6 +62,22 @@ async def test_a_setup_installs_from_an_index_whose_password_it_cannot_read(
                     assert response.status == 401
 
 
+async def test_an_environment_belongs_to_its_index(image: str, tmp_path: Path) -> None:
+    """After a change of the index, its packages count, and not those of the index before."""
+    words = []
+    for word in ("old", "new"):
+        greet = wheel("greet", "1.0", f"WORD = {word!r}\n")
+        with own_network() as network, running_index(network, greet) as index:
+            settings = {"pip_index_url": index.url, "setup_network": network, "warm_pool": "0"}
+            with running_server(tmp_path / word, image, **settings) as server:
+                async with api_of(server.url) as api:
+                    result = await api.run(
+                        "import greet; print(greet.WORD, end='')", requirements_txt="greet==1.0"
+                    )
+            words.append(result["stdout"])
+    assert words == ["old", "new"]
+
+
 async def index_page(request: web.Request) -> web.Response:
     if request.headers.get("Authorization") != basic_auth("reader", PASSWORD):
         raise web.HTTPUnauthorized

@@ -48,11 +48,13 @@ image. Eviction cannot remove it in this time."""
 class EnvironmentsConfig:
     """Limits of the cache. `cache_bytes_max` is for all pulled images and environments together.
 
-    An environment without exact versions is rebuilt after `age_seconds_max`. `architecture` is the engine's."""
+    An environment without exact versions is rebuilt after `age_seconds_max`. `architecture` is the engine's. `index` is
+    the URL of the operator's package index, without a password."""
 
     cache_bytes_max: int
     age_seconds_max: float
     architecture: str
+    index: str = ""
 
 
 @frozen
@@ -82,7 +84,7 @@ class Environments:
         recipe = spec.recipe
         if recipe is None:
             return base
-        return await self._find_environment(environment_key(base.id, recipe), recipe)
+        return await self._find_environment(environment_key(base.id, recipe, self.config.index), recipe)
 
     async def has(self, image: str) -> bool:
         """Return True if the engine has an image with this name or id."""
@@ -95,7 +97,7 @@ class Environments:
         recipe = spec.recipe
         if recipe is None:
             return base
-        key = environment_key(base.id, recipe)
+        key = environment_key(base.id, recipe, self.config.index)
         environment = await self._find_environment(key, recipe)
         while environment is None:
             await self.work.join(key, partial(self._build, base, recipe, key), on_output)

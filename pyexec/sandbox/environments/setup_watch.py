@@ -19,6 +19,8 @@ from pyexec.ports import SetupContainer
 COMPARE_SECONDS = 1.0
 SILENT_SECONDS = 30.0
 """Longest time without a report of the container's first process."""
+REPORTS_FREE, REPORTS_PER_SECOND = 100, 2
+"""The first process reports once a second. One that belongs to a hostile image must not keep the server busy."""
 
 
 @define(eq=False)
@@ -39,6 +41,7 @@ class SetupWatch:
 
     async def follow_reports(self) -> None:
         """Read the reports of the first process until it ends, or until the setup must end."""
+        begun, count = anyio.current_time(), 0
         while self.failure is None:
             line = b""
             with anyio.move_on_after(SILENT_SECONDS) as waiting:
@@ -47,7 +50,10 @@ class SetupWatch:
                 self._end(f"setup was stopped: its disk space was not measured for {SILENT_SECONDS:g} s")
             elif not line:
                 return
+            elif count > REPORTS_FREE + REPORTS_PER_SECOND * (anyio.current_time() - begun):
+                self._end("setup was stopped: the first process of its container reports too often")
             else:
+                count += 1
                 self._read_report(line)
 
     async def compare_written_bytes(self) -> None:
