@@ -63,9 +63,12 @@ class Limits:
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
     def remove_files(self, reason):
-        """After a restart, remove the files outside of /work that count against the exceeded limit.
+        """After all processes were killed for this reason, remove the files outside of /work that count against it, if
+        it is a limit on them.
 
         Files in /work, and files that cannot be removed, stay: the next cell, or the server, can delete them."""
+        if reason not in ("out_of_memory", "disk_limit"):
+            return
         paths = (
             [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
         )

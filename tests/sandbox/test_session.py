@@ -144,6 +144,19 @@ async def test_the_memory_limit_holds_between_cells_after_a_restart(session: Cli
     assert found.result == "2"
 
 
+async def test_a_limit_that_was_exceeded_between_cells_does_not_end_the_next_one(session: Client) -> None:
+    """Soon after a restart, the supervisor only kills the processes; the files in /tmp must go nevertheless."""
+    assert (await session.run("import os; os._exit(0)")).summary == ("exit", 0, True)
+    fill = (
+        "import os, time\nif not os.fork():\n  time.sleep(0.2)\n  for folder in ('/work', '/tmp'):\n"
+        "    open(folder + '/full', 'wb').write(bytes(24 * 2**20))\n  time.sleep(60)"
+    )
+    assert (await session.run(fill)).summary == OK
+    await anyio.sleep(2.5)
+    found = await session.run("import os\nos.remove('/work/full')\nos.path.exists('/tmp/full')")
+    assert (found.summary, found.result) == (OK, "False")
+
+
 async def test_missing_builtins_come_back(session: Client) -> None:
     await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
     assert (await session.run("len([1, 2])")).result == "2"
