@@ -3,6 +3,7 @@
 Part of the supervisor of a session (see bootstrap.py)."""
 
 import contextlib
+import ctypes
 import os
 import stat
 import time
@@ -14,6 +15,8 @@ from pyexec.guest.usage import DIRECTORIES, DISK_TOLERANCE, CpuTime, Memory, dis
 from pyexec.guest.wire import WORK
 
 CLEANUP_SECONDS = 5.0
+SHARED_SEGMENTS = "/proc/sysvipc/shm"
+IPC_RMID = 0
 
 
 class Limits:
@@ -63,21 +66,31 @@ class Limits:
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
     def remove_files(self, reason):
-        """After all processes were killed for this reason, remove the files outside of /work that count against it, if
-        it is a limit on them.
+        """After all processes were killed for this reason, remove the files outside of /work, and the shared memory,
+        that count against it, if it is a limit on them.
 
         Files in /work, and files that cannot be removed, stay: the next cell, or the server, can delete them."""
-        if reason not in ("out_of_memory", "disk_limit"):
+        if reason == "out_of_memory":
+            remove_shared_segments()
+            paths = [SHARED_MEMORY]
+        elif reason == "disk_limit":
+            paths = [path for path in DIRECTORIES if path != WORK]
+        else:
             return
-        paths = (
-            [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
-        )
         for path in paths:
             with contextlib.suppress(OSError):
                 os.chmod(path, self.modes[path])  # fails if another user owns it: unchanged
             with contextlib.suppress(OSError, Dirty):
                 empty_directory(path)
         self.kept_bytes = disk_bytes_used()
+
+
+def remove_shared_segments():
+    """Remove the System V shared memory of the session, which outlives its processes."""
+    with contextlib.suppress(OSError), open(SHARED_SEGMENTS) as file:
+        segments = [int(line.split(None, 2)[1]) for line in file.readlines()[1:]]
+        for segment in segments:
+            ctypes.CDLL(None).shmctl(segment, IPC_RMID, None)
 
 
 def empty_directory(path):

@@ -157,6 +157,17 @@ async def test_a_limit_that_was_exceeded_between_cells_does_not_end_the_next_one
     assert (found.summary, found.result) == (OK, "False")
 
 
+async def test_shared_memory_of_the_kernel_does_not_outlive_the_memory_limit(session: Client) -> None:
+    size = 208 * 2**20
+    fill = (
+        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\n"
+        f"segment = libc.shmget(0, ctypes.c_size_t({size}), 0o1600)\n"
+        f"ctypes.memset(libc.shmat(segment, None, 0), 1, {size})"
+    )
+    assert (await session.run(fill)).summary == ("out_of_memory", 137, True)
+    assert (await session.run("len(list(open('/proc/sysvipc/shm')))")).result == "1"
+
+
 async def test_missing_builtins_come_back(session: Client) -> None:
     await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
     assert (await session.run("len([1, 2])")).result == "2"
