@@ -15,7 +15,6 @@ from pyexec.guest.usage import DIRECTORIES, DISK_TOLERANCE, CpuTime, Memory, dis
 from pyexec.guest.wire import WORK
 
 CLEANUP_SECONDS = 5.0
-SHARED_SEGMENTS = "/proc/sysvipc/shm"
 IPC_RMID = 0
 
 
@@ -66,12 +65,12 @@ class Limits:
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
     def remove_files(self, reason):
-        """After all processes were killed for this reason, remove the files outside of /work, and the shared memory,
-        that count against it, if it is a limit on them.
+        """After all processes were killed for this reason, remove the files outside of /work, and the System V
+        objects, that count against it, if it is a limit on them.
 
         Files in /work, and files that cannot be removed, stay: the next cell, or the server, can delete them."""
         if reason == "out_of_memory":
-            remove_shared_segments()
+            remove_system_v_objects()
             paths = [SHARED_MEMORY]
         elif reason == "disk_limit":
             paths = [path for path in DIRECTORIES if path != WORK]
@@ -85,12 +84,18 @@ class Limits:
         self.kept_bytes = disk_bytes_used()
 
 
-def remove_shared_segments():
-    """Remove the System V shared memory of the session, which outlives its processes."""
-    with contextlib.suppress(OSError), open(SHARED_SEGMENTS) as file:
-        segments = [int(line.split(None, 2)[1]) for line in file.readlines()[1:]]
-        for segment in segments:
-            ctypes.CDLL(None).shmctl(segment, IPC_RMID, None)
+def remove_system_v_objects():
+    """Remove the shared memory, message queues and semaphores of the session, which outlive its processes."""
+    libc = ctypes.CDLL(None)
+    calls = {
+        "shm": lambda number: libc.shmctl(number, IPC_RMID, None),
+        "msg": lambda number: libc.msgctl(number, IPC_RMID, None),
+        "sem": lambda number: libc.semctl(number, 0, IPC_RMID),
+    }
+    for kind, remove in calls.items():
+        with contextlib.suppress(OSError), open("/proc/sysvipc/" + kind) as file:
+            for number in [int(line.split(None, 2)[1]) for line in file.readlines()[1:]]:
+                remove(number)
 
 
 def empty_directory(path):

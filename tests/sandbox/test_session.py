@@ -157,15 +157,29 @@ async def test_a_limit_that_was_exceeded_between_cells_does_not_end_the_next_one
     assert (found.summary, found.result) == (OK, "False")
 
 
-async def test_shared_memory_of_the_kernel_does_not_outlive_the_memory_limit(session: Client) -> None:
-    size = 208 * 2**20
-    fill = (
-        "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.shmat.restype = ctypes.c_void_p\n"
-        f"segment = libc.shmget(0, ctypes.c_size_t({size}), 0o1600)\n"
-        f"ctypes.memset(libc.shmat(segment, None, 0), 1, {size})"
-    )
+SHARED_MEMORY = """
+import ctypes
+libc, size = ctypes.CDLL(None), 208 * 2**20
+libc.shmat.restype = ctypes.c_void_p
+segment = libc.shmget(0, ctypes.c_size_t(size), 0o1600)
+libc.semget(0, 1, 0o1600)
+ctypes.memset(libc.shmat(segment, None, 0), 1, size)
+"""
+QUEUES = """
+import ctypes
+libc = ctypes.CDLL(None)
+message = ctypes.create_string_buffer(b'1' * 8008)
+while (queue := libc.msgget(0, 0o1600)) >= 0:
+    while libc.msgsnd(queue, message, 8000, 0o4000) == 0:
+        pass
+"""
+
+
+@pytest.mark.parametrize("fill", [SHARED_MEMORY, QUEUES], ids=["shared memory", "queues"])
+async def test_system_v_objects_do_not_outlive_the_memory_limit(session: Client, fill: str) -> None:
     assert (await session.run(fill)).summary == ("out_of_memory", 137, True)
-    assert (await session.run("len(list(open('/proc/sysvipc/shm')))")).result == "1"
+    count = "import os; sum(len(list(open('/proc/sysvipc/' + kind))) for kind in ('shm', 'msg', 'sem'))"
+    assert (await session.run(count)).result == "3"
 
 
 async def test_missing_builtins_come_back(session: Client) -> None:
