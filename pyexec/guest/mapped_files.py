@@ -5,6 +5,7 @@ closed, and a process can have 65,530 mappings, each of another open file. See d
 the supervisor (see bootstrap.py)."""
 
 import os
+import re
 import time
 
 from pyexec.guest.estimate import Estimate, total_of
@@ -16,8 +17,9 @@ FREE_FILES = 65536
 """Mappings are counted only after the number of open files of the machine has grown by this much."""
 FREE_MAPPINGS = 1024
 """How many mappings of a process do not count, as many as its descriptors: libraries, and files in memory."""
-ANONYMOUS = b" 00:00 0"
-"""The device and the inode of a mapping without a file."""
+ANONYMOUS = re.compile(rb"\n[^ ]+ [^ ]+ [^ ]+ 00:00 0 ")
+"""A line of a mapping without a file: addresses, permissions, offset, device and inode. The name of a file, which
+follows them, can contain anything but a newline."""
 COUNT_SECONDS = 0.1
 """The processor time that counting may take."""
 CHUNK = 64 * 1024
@@ -55,7 +57,7 @@ def mappings_of(process, deadline):
     with open(process + "/maps", "rb", buffering=0) as file:
         while True:
             data = file.read(CHUNK)
-            found += data.count(b"\n") - data.count(ANONYMOUS)
+            found += data.count(b"\n") - len(ANONYMOUS.findall(b"\n" + data))
             if not data:
                 return max(0, found - FREE_MAPPINGS)
             if time.thread_time() > deadline:

@@ -102,8 +102,7 @@ class Cells:
         self.limits.reset()
         if self.interpreter is not None:
             self.interpreter.close()
-        if reason in ("out_of_memory", "disk_limit"):
-            self.limits.remove_files(reason)
+        self.limits.remove_files(reason)
         self.restarted_at = time.monotonic()
         self.start_interpreter(self.pairs)
 
@@ -213,6 +212,7 @@ class Cells:
         elif self.interpreter is not None:
             self.discard_interpreter()
             self.limits.reset()
+            self.limits.remove_files(reason)
             self.frames.send_event("restarted", reason=reason)
 
     def fail_start(self):

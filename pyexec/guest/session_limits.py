@@ -3,6 +3,7 @@
 Part of the supervisor of a session (see bootstrap.py)."""
 
 import contextlib
+import ctypes
 import os
 import stat
 import time
@@ -14,6 +15,7 @@ from pyexec.guest.usage import DIRECTORIES, DISK_TOLERANCE, CpuTime, Memory, dis
 from pyexec.guest.wire import WORK
 
 CLEANUP_SECONDS = 5.0
+IPC_RMID = 0
 
 
 class Limits:
@@ -63,18 +65,37 @@ class Limits:
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
     def remove_files(self, reason):
-        """After a restart, remove the files outside of /work that count against the exceeded limit.
+        """After all processes were killed for this reason, remove the files outside of /work, and the System V
+        objects, that count against it, if it is a limit on them.
 
         Files in /work, and files that cannot be removed, stay: the next cell, or the server, can delete them."""
-        paths = (
-            [SHARED_MEMORY] if reason == "out_of_memory" else [path for path in DIRECTORIES if path != WORK]
-        )
+        if reason == "out_of_memory":
+            remove_system_v_objects()
+            paths = [SHARED_MEMORY]
+        elif reason == "disk_limit":
+            paths = [path for path in DIRECTORIES if path != WORK]
+        else:
+            return
         for path in paths:
             with contextlib.suppress(OSError):
                 os.chmod(path, self.modes[path])  # fails if another user owns it: unchanged
             with contextlib.suppress(OSError, Dirty):
                 empty_directory(path)
         self.kept_bytes = disk_bytes_used()
+
+
+def remove_system_v_objects():
+    """Remove the shared memory, message queues and semaphores of the session, which outlive its processes."""
+    libc = ctypes.CDLL(None)
+    calls = {
+        "shm": lambda number: libc.shmctl(number, IPC_RMID, None),
+        "msg": lambda number: libc.msgctl(number, IPC_RMID, None),
+        "sem": lambda number: libc.semctl(number, 0, IPC_RMID),
+    }
+    for kind, remove in calls.items():
+        with contextlib.suppress(OSError), open("/proc/sysvipc/" + kind) as file:
+            for number in [int(line.split(None, 2)[1]) for line in file.readlines()[1:]]:
+                remove(number)
 
 
 def empty_directory(path):

@@ -22,7 +22,7 @@ CellFrame = OutputChunk | ReportChunk | CellEnded
 FileFrame = FileHeader | FileChunk | FileSkipped | FilesCollected
 CELL_FRAMES_MAX = 16
 TRANSFER_BYTES_MAX = 8 * WINDOW
-"""Memory that waiting frames of a transfer may take. A window of announcements with the longest paths takes 5 MiB."""
+"""Memory that waiting frames of a transfer may take. A window of contents takes the most."""
 FRAME_BYTES = 256
 DROPPED_BYTES_PER_SECOND = 16 * 1024 * 1024
 REFUSALS_MAX = 100

@@ -196,8 +196,8 @@ class SessionSandbox:
         return await self._connection.engine_answers()
 
     async def cpu_seconds(self) -> float | None:
-        """Return the processor time of the container, as `SessionConnection.cpu_seconds`."""
-        return await self._connection.cpu_seconds()
+        """Return the processor time of the container without transfers, as `SessionConnection.cpu_seconds`."""
+        return (used := await self._connection.cpu_seconds()) and used - self._transfers.cpu_seconds
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container. `serve` ends, and does not reconnect."""

@@ -22,6 +22,9 @@ TRANSFERS_MAX = 8
 FRAME_SECONDS = 60.0
 """How long the supervisor may take for the next frame of a transfer. It searches 100,000 files in a few seconds."""
 
+CPU_SECONDS, CPU_SECONDS_PER_BYTE = 0.2, 0.4 / (64 * 1024 * 1024)
+"""The processor time that the supervisor may take for a transfer and for each byte: about twice what was measured."""
+
 WriteLine = Callable[[str, bytes, bytes], Awaitable[None]]
 """Writes a line with this command and payload to the supervisor, and the bytes that follow it."""
 
@@ -31,6 +34,8 @@ class SessionTransfers:
 
     def __init__(self, write_line: WriteLine) -> None:
         self._write_line = write_line
+        self.cpu_seconds = 0.0
+        """The processor time that the supervisor may have taken for all transfers."""
         self._last_id = 0
         self._receivers: dict[int, TransferReceiver] = {}
         self._turns = defaultdict[str, anyio.Semaphore](partial(anyio.Semaphore, TRANSFERS_MAX))
@@ -49,6 +54,7 @@ class SessionTransfers:
                     piece = chunk[start : start + DATA_BYTES]
                     await self._write_line("DATA", *file_data(receiver.id, at, piece))
                     at += len(piece)
+                    self.cpu_seconds += CPU_SECONDS_PER_BYTE * len(piece)
             await self._write_line("DATA", *file_data(receiver.id, at, b""))
             await _next(receiver)
 
@@ -75,6 +81,7 @@ class SessionTransfers:
                 yield frame
                 receiver.consumed(frame)
                 credit += window_bytes(frame)
+                self.cpu_seconds += CPU_SECONDS_PER_BYTE * window_bytes(frame)
                 if credit >= CREDIT_BYTES:
                     await self._write_json("CREDIT", id=receiver.id, bytes=credit)
                     credit = 0
@@ -99,6 +106,7 @@ class SessionTransfers:
         """Begin a transfer. Cancel it if the block ends before it has."""
         async with self._turns[kind]:
             self._last_id += 1
+            self.cpu_seconds += CPU_SECONDS
             receiver = self._receivers[self._last_id] = TransferReceiver(self._last_id)
             try:
                 await self._write_json(command, id=receiver.id, **request)

@@ -13,8 +13,10 @@ from pyexec.guest.mapped_files import FREE_FILES, FREE_MAPPINGS, MappedFiles, co
 OWN = f"/proc/{os.getpid()}"
 
 
-def test_mapped_files_of_a_process_are_counted(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+@pytest.mark.parametrize("name", ["file", "00000000 00:00 0 r-xp 00000000 00:00 0 "])
+def test_mapped_files_of_a_process_are_counted(tmp_path: Path, name: str) -> None:
+    """The kernel shows the name of a file as it is, spaces included."""
+    path = tmp_path / name
     path.write_bytes(bytes(mmap.PAGESIZE))
     mappings: list[mmap.mmap] = []
     for _ in range(2 * FREE_MAPPINGS):

@@ -29,6 +29,7 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
         netlink: int = 0,
         buffer: int = 131072,
         listed: int | None = None,
+        pause: float = 0,
     ) -> Sockets:
         files = {
             "sockstat": f"sockets: used {total}\nTCP: inuse 3 orphan 0 tw 0 alloc 5 mem 1\n",
@@ -50,6 +51,7 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
             sockets, "TCP_LISTS", [paths["tcp"], tmp_path / "a list that this kernel does not have"]
         )
         monkeypatch.setattr(sockets, "LISTS", [])
+        monkeypatch.setattr(sockets, "PAUSE_FACTOR", pause)
         monkeypatch.setattr(sockets, "PROTOCOLS", str(paths["protocols"]))
         monkeypatch.setattr(SocketDiag, "tcp_bytes", lambda _: None)  # as under another profile
         monkeypatch.setattr(sockets, "NETLINK", paths["netlink"])
@@ -76,6 +78,17 @@ def test_sockets_that_no_list_shows_count_as_full_from_the_second_time_on(counte
     opened = counted(FREE + 1, [], listed=FREE - 2)
     assert [opened.used() for _ in range(3)] == [BUFFERS_BYTES, 4 * BUFFERS_BYTES, 4 * BUFFERS_BYTES]
     assert counted(FREE + 1, [], listed=FREE + 9).used() == BUFFERS_BYTES
+
+
+def test_the_lists_are_not_read_all_the_time(counted: Write) -> None:
+    idle = counted(FREE + 1, [], pause=1e6)
+    before = idle.used()
+    counted(FREE + 1, [(1 << 20, 1 << 20)], pause=1e6)
+    assert idle.used() == before
+    counted(FREE, [], pause=1e6)
+    assert idle.used() == 0
+    counted(FREE + 1, [(1 << 20, 1 << 20)], pause=1e6)
+    assert idle.used() > before
 
 
 def test_the_kernel_tells_the_memory_of_each_tcp_socket() -> None:

@@ -219,10 +219,11 @@ MAP_FILES = """
 import ctypes, os, time
 libc = ctypes.CDLL(None)
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + 3 * [ctypes.c_int] + [ctypes.c_long]
-open('file', 'wb').write(bytes(4096))
+name = 'file 00:00 0 '  # looks like the device and the inode of a mapping without a file
+open(name, 'wb').write(bytes(4096))
 os.fork()
-for _ in range(50_000):
-    file = os.open('file', os.O_RDONLY)
+for _ in range(42_000):
+    file = os.open(name, os.O_RDONLY)
     libc.mmap(None, 4096, 1, 2, file, 0)
     os.close(file)
 time.sleep(10)

@@ -52,6 +52,31 @@ async def test_waiting_takes_no_processor_time(attack: Attack) -> None:
     assert (end_of(result), result["stdout"]) == (COMPLETED, "slept\n")
 
 
+MANY_SOCKETS = """
+import os, socket, time
+started, signal = os.pipe()
+for _ in range(3):
+    if not os.fork():
+        kept = []
+        for _ in range(1000):
+            kept.append(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+            kept[-1].bind(('::1', 0))
+        os.write(signal, b'1')
+        time.sleep(60)
+for _ in range(3):
+    os.read(started, 1)
+time.sleep(3)
+print('slept')
+"""
+
+
+async def test_counting_sockets_takes_little_processor_time(attack: Attack) -> None:
+    """At a small limit of disk space, the supervisor checks all limits 100 times a second. The server, which counts the
+    supervisor, too, must not end the program."""
+    result = await attack(MANY_SOCKETS, config={"cpu_seconds": 0.2, "disk_mb": 8})
+    assert (end_of(result), result["stdout"]) == (COMPLETED, "slept\n"), result
+
+
 async def test_output_of_the_last_moment_is_kept(attack: Attack) -> None:
     result = await attack("print('unfinished', end='')\nwhile True: pass", config=LIMIT)
     assert (end_of(result), result["stdout"]) == (CPU_LIMIT, "unfinished")

@@ -144,6 +144,44 @@ async def test_the_memory_limit_holds_between_cells_after_a_restart(session: Cli
     assert found.result == "2"
 
 
+async def test_a_limit_that_was_exceeded_between_cells_does_not_end_the_next_one(session: Client) -> None:
+    """Soon after a restart, the supervisor only kills the processes; the files in /tmp must go nevertheless."""
+    assert (await session.run("import os; os._exit(0)")).summary == ("exit", 0, True)
+    fill = (
+        "import os, time\nif not os.fork():\n  time.sleep(0.2)\n  for folder in ('/work', '/tmp'):\n"
+        "    open(folder + '/full', 'wb').write(bytes(24 * 2**20))\n  time.sleep(60)"
+    )
+    assert (await session.run(fill)).summary == OK
+    await anyio.sleep(2.5)
+    found = await session.run("import os\nos.remove('/work/full')\nos.path.exists('/tmp/full')")
+    assert (found.summary, found.result) == (OK, "False")
+
+
+SHARED_MEMORY = """
+import ctypes
+libc, size = ctypes.CDLL(None), 208 * 2**20
+libc.shmat.restype = ctypes.c_void_p
+segment = libc.shmget(0, ctypes.c_size_t(size), 0o1600)
+libc.semget(0, 1, 0o1600)
+ctypes.memset(libc.shmat(segment, None, 0), 1, size)
+"""
+QUEUES = """
+import ctypes
+libc = ctypes.CDLL(None)
+message = ctypes.create_string_buffer(b'1' * 8008)
+while (queue := libc.msgget(0, 0o1600)) >= 0:
+    while libc.msgsnd(queue, message, 8000, 0o4000) == 0:
+        pass
+"""
+
+
+@pytest.mark.parametrize("fill", [SHARED_MEMORY, QUEUES], ids=["shared memory", "queues"])
+async def test_system_v_objects_do_not_outlive_the_memory_limit(session: Client, fill: str) -> None:
+    assert (await session.run(fill)).summary == ("out_of_memory", 137, True)
+    count = "import os; sum(len(list(open('/proc/sysvipc/' + kind))) for kind in ('shm', 'msg', 'sem'))"
+    assert (await session.run(count)).result == "3"
+
+
 async def test_missing_builtins_come_back(session: Client) -> None:
     await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
     assert (await session.run("len([1, 2])")).result == "2"

@@ -48,6 +48,19 @@ async def test_files_are_written_read_listed_and_deleted(session: Client) -> Non
     await session.run("!rm -r /work/data")
 
 
+async def test_transfers_are_no_processor_time_of_a_cell(session: Client) -> None:
+    """Transfers take time of the supervisor, which the engine counts, too. The server ends a cell by that count."""
+    before = await session.sandbox.cpu_seconds()
+    for _ in range(6):
+        await session.sandbox.write_file("large", chunks(*10 * [bytes(2**20)]))
+        assert (await read(session, "large"))[0] == {"large": 10 * 2**20}
+    after = await session.sandbox.cpu_seconds()
+    await session.sandbox.delete_file("large")
+    assert before is not None
+    assert after is not None
+    assert after < before
+
+
 async def test_a_replica_adopts_a_session_in_the_middle_of_an_upload(shared: SharedSession) -> None:
     async with connected_engine() as engine:
         first = shared.adopted(engine)

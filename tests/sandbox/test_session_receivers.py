@@ -9,9 +9,11 @@ import pytest
 from pyexec.domain.output_files import SkippedPattern, SkipReason
 from pyexec.errors import SandboxBroken
 from pyexec.guest.session_files import FILE_COST, WINDOW
+from pyexec.sandbox.frame_stream import FRAMES_PER_SECOND
 from pyexec.sandbox.protocol import FileChunk, FileHeader, FilesCollected, FileSkipped
 from pyexec.sandbox.session_protocol import TransferEnded
 from pyexec.sandbox.session_receivers import REFUSALS_MAX, FileFrame, Refusals, TransferReceiver
+from pyexec.sandbox.session_transfers import TRANSFERS_MAX
 
 PATTERNS = (SkippedPattern(number=0, reason=SkipReason.NO_MATCH),) * 1000
 
@@ -51,6 +53,12 @@ async def test_a_sandbox_that_sends_without_end_is_broken(frame: FileFrame | Tra
 
 async def test_a_window_of_announcements_with_the_longest_paths_is_kept() -> None:
     add_all([FileHeader("a" * 1024, 0)] * (WINDOW // FILE_COST + 1))
+
+
+def test_many_lists_do_not_delay_a_cell() -> None:
+    """Its frames wait behind the windows of all lists, and the server limits frames per second."""
+    names = TRANSFERS_MAX * WINDOW // FILE_COST
+    assert 2 * names / FRAMES_PER_SECOND < 1.0, "a name of 256 bytes counts as two frames"
 
 
 async def test_what_is_consumed_makes_room() -> None:

@@ -17,7 +17,7 @@ from pyexec.sandbox.protocol import Exited, Frame, OutputChunk, Ready
 from pyexec.services import run_monitor
 from pyexec.services.active_runs import Run
 from pyexec.services.output_files import OutputFileLimits
-from pyexec.services.run_monitor import OutputLimits, follow, monitor
+from pyexec.services.run_monitor import OutputLimits, follow, monitor, wait_for_cpu_seconds
 from tests.events import claimed, kill_requested, new_id, running, submitted
 
 USAGE = Usage(cpu_seconds=0.5, peak_memory_bytes=7)
@@ -153,3 +153,19 @@ async def test_a_frame_that_no_running_program_has_ends_the_run(run: Run) -> Non
         "broken",
         "the sandbox sent a Ready frame while the program ran",
     )
+
+
+@pytest.mark.parametrize(("share", "ends"), [(0.05, False), (0.9, True)])
+async def test_a_share_of_the_elapsed_time_is_the_supervisors(
+    monkeypatch: pytest.MonkeyPatch, share: float, ends: bool
+) -> None:
+    """The engine's counter includes the supervisor, which checks the limits of a program that only waits, too."""
+    monkeypatch.setattr(run_monitor, "CPU_CHECK_SECONDS", 0.01)
+    monkeypatch.setattr(run_monitor, "CPU_GRACE_SECONDS", 0.0)
+
+    async def used() -> float:
+        return 100 + share * anyio.current_time()
+
+    with anyio.move_on_after(0.3) as scope:
+        await wait_for_cpu_seconds(used, 0.001)
+    assert scope.cancelled_caught is not ends

@@ -17,14 +17,7 @@ from pyexec.sandbox.session_protocol import CellEnded, CellStart
 from pyexec.sandbox.session_receivers import CellFrame, pause_after
 from pyexec.sandbox.session_sandbox import FENCED, SessionSandbox
 from pyexec.services.active_runs import Run
-from pyexec.services.run_monitor import (
-    CPU_CHECK_SECONDS,
-    CPU_GRACE_FACTOR,
-    CPU_GRACE_SECONDS,
-    OutputLimits,
-    follow,
-    outcome_of,
-)
+from pyexec.services.run_monitor import OutputLimits, follow, outcome_of, wait_for_cpu_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +65,7 @@ class _Watchdog:
         await self._enforce("killed", KILL_SECONDS)
 
     async def _limit_cpu(self, seconds: float) -> None:
-        await _wait_for_cpu_seconds(self.sandbox, CPU_GRACE_FACTOR * seconds + CPU_GRACE_SECONDS)
+        await wait_for_cpu_seconds(self.sandbox.cpu_seconds, seconds)
         await self._enforce("cpu_limit", KILL_SECONDS)
 
     async def _enforce(self, reason: str, seconds: float) -> None:
@@ -159,18 +152,6 @@ async def _wait_for_supervisor(sandbox: SessionSandbox, seconds: float) -> None:
         step = min(left, ENGINE_CHECK_SECONDS)
         await anyio.sleep(step)
         left = left - step if await sandbox.engine_answers() else seconds
-
-
-async def _wait_for_cpu_seconds(sandbox: SessionSandbox, seconds: float) -> None:
-    """Wait until the container has used this much more processor time than at the first answer of the engine."""
-    first: float | None = None
-    while True:
-        used = await sandbox.cpu_seconds()
-        if used is not None:
-            first = used if first is None else first
-            if used - first > seconds:
-                return
-        await anyio.sleep(CPU_CHECK_SECONDS)
 
 
 async def _frames(frames: AsyncIterator[CellFrame]) -> AsyncIterator[Frame]:
