@@ -189,9 +189,7 @@ class Settings:
 
     default_image: str = _images("python:3.12-slim", "image of runs that name none")
     allowed_images: tuple[str, ...] = _images(
-        (),
-        "patterns of images that requests may name, such as python:* or ghcr.io/team/*; a pattern without a registry "
-        "matches no image that names one; none: all images",
+        (), "patterns of images that requests may name, such as python:* or ghcr.io/team/*; none: all images"
     )
     max_setups: int | None = _images(
         None,
