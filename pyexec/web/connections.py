@@ -25,6 +25,8 @@ DRAIN_BYTES = 1024 * 1024 * 1024
 """How long, and how much, of a body is read after its request has been answered."""
 DRAIN_IDLE_SECONDS = 10.0
 """How long the sender of such a body may pause."""
+SERVER_NAME = "python-executor"
+"""Value of the header `Server`. aiohttp's default has the versions of Python and aiohttp."""
 _RESPONSE = web.RequestKey("begun_response", web.StreamResponse)
 _CONTENT_SECURITY_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -57,7 +59,7 @@ async def _answer(handler: BaseHandler, request: web.BaseRequest) -> web.StreamR
 def _rejection(status: HTTPStatus, text: str, code: str | None = None) -> web.Response:
     """Return an error as JSON, after which the connection is closed."""
     code = code or status.phrase.lower().replace(" ", "_")
-    response = web.json_response({"error": text, "code": code}, status=status)
+    response = web.json_response({"error": text, "code": code}, status=status, headers={"Server": SERVER_NAME})
     response.force_close()
     return response
 
@@ -107,6 +109,7 @@ async def record_response(request: web.Request, response: web.StreamResponse) ->
 
     Responses contain text of untrusted programs, so no browser may guess a type other than the declared one, and a
     response without a policy of its own may load and execute nothing."""
+    response.headers["Server"] = SERVER_NAME
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
     request[_RESPONSE] = response

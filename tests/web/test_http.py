@@ -89,6 +89,7 @@ async def test_no_browser_guesses_the_type_of_a_response(web: Web) -> None:
             async with http.get(path) as response:
                 assert (path, response.headers.get("X-Content-Type-Options")) == (path, "nosniff")
                 assert "default-src 'none'" in response.headers["Content-Security-Policy"], path
+                assert response.headers.getall("Server") == ["python-executor"], path
 
 
 PREFERENCES = {
@@ -212,6 +213,7 @@ async def test_a_malformed_head_is_refused_in_json(
     head, _, body = received.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status
     assert b"application/json" in head
+    assert b"\r\nServer: python-executor\r\n" in head + b"\r\n"
     assert json.loads(body)["code"] == code
     assert len(body) < 500
     assert not [record for record in caplog.records if record.exc_info]
