@@ -74,6 +74,10 @@ type Listing struct {
 // [Client.Get] returns them whole. List stops after the first error.
 func (c *Client) List(ctx context.Context, listing Listing) iter.Seq2[*Result, error] {
 	return func(yield func(*Result, error) bool) {
+		if listing.Limit < 0 {
+			yield(nil, argumentError("the limit must be at least 1, not %d; 0 means all", listing.Limit))
+			return
+		}
 		left, cursor := listing.Limit, ""
 		for {
 			page, err := c.page(ctx, listing, left, cursor)

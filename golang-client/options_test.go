@@ -54,3 +54,12 @@ func TestTheCodeOfEvalIsSentAsItIs(t *testing.T) {
 		t.Error("invalid UTF-8 was sent")
 	}
 }
+
+func TestAListHasAtLeastOneEntry(t *testing.T) {
+	for _, err := range serve(t).client.List(t.Context(), Listing{Limit: -1}) {
+		var invalid *ArgumentError
+		if !errors.As(err, &invalid) || !strings.Contains(err.Error(), "at least 1, not -1") {
+			t.Error(err)
+		}
+	}
+}

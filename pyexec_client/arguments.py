@@ -59,6 +59,16 @@ def whole_number(name: str, value: object) -> int:
     return int(value)
 
 
+def list_limit(value: object) -> int | None:
+    """Return the value, which must be a number of entries, at least 1, or None for all."""
+    if value is None:
+        return None
+    limit = whole_number("limit", value)
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}; None means all")
+    return limit
+
+
 def number(name: str, value: object) -> float:
     """Return the value, which must be a finite number, as an `int` or a `float`."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack
 import anyio
 
 from . import requests, session_requests
-from .arguments import number, whole_number
+from .arguments import list_limit, number, whole_number
 from .cluster import Cluster
 from .errors import InvalidAnswer
 from .event_stream import OnEvent, last_result, stream_events
@@ -192,7 +192,7 @@ class AsyncClient:
 
         The server cuts `entrypoint`, `error` and `result`; `get` returns them whole.
         """
-        left, cursor = None if limit is None else whole_number("limit", limit), None
+        left, cursor = list_limit(limit), None
         while left is None or left > 0:
             page = await self._http.json(requests.page(status, left, cursor, self._retry, session_id))
             entries = _required(page, "executions", list)[:left]

@@ -195,11 +195,13 @@ HELP_OF = [
 ]
 FLAG = re.compile(r" +(?:-\w, )?(--[a-z-]+)(?: \S+)?(?: {2,}(.*))?")
 COMMAND = re.compile(r"  ([a-z]+) {2,}(.*)")
+NO_MCP = " (not in this program)"
+"""What the Go program says about the command `mcp`."""
 
 
 def help_of(program: Program, command: str) -> tuple[str, dict[str, str]]:
     """Return the description of a command, and of each flag and command that its help lists."""
-    text = program.run(*command.split(), "--help").stdout.decode()
+    text = program.run(*command.split(), "--help").stdout.decode().replace(NO_MCP, "")
     before_usage, _, after_usage = text.partition("Usage:")
     about = before_usage or after_usage.partition("\n\n")[2].partition("\n\nOptions:")[0]
     entries: dict[str, str] = {}
@@ -220,6 +222,12 @@ def test_help(both, command):
     first, second = [help_of(each, command) for each in both]
     assert first == second
     assert {"--server", "--help"} <= first[1].keys()
+
+
+@pytest.mark.parametrize("command", ["", "mcp"])
+def test_only_the_help_of_the_go_program_says_that_it_does_not_serve_mcp(both, command):
+    shown = [NO_MCP in each.run(*command.split(), "--help").stdout.decode() for each in both]
+    assert shown == [each.name == "go" for each in both]
 
 
 @sampled("command", HELP_OF, every=8)

@@ -143,3 +143,12 @@ def test_an_address_that_is_no_server_is_refused(address):
 def test_an_argument_of_a_wrong_type_is_an_error_that_names_it(call, words):
     with Client("http://127.0.0.1:1") as client, pytest.raises(TypeError, match=words):
         call(client)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_list_has_at_least_one_entry(limit):
+    with (
+        Client("http://127.0.0.1:1") as client,
+        pytest.raises(ValueError, match=f"limit must be at least 1, not {limit}"),
+    ):
+        list(client.list(limit=limit))

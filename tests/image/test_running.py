@@ -59,7 +59,6 @@ async def test_on_the_docker_of_this_machine(page: Page) -> None:
     page.run(remove)
 
     page.run(page.block("Start a server", "README.md"))  # the same volume, so the result is still there
-    page.run(f"curl --fail --silent --retry 60 --retry-delay 1 --retry-all-errors {page.url}/ready")
     with Client(page.url) as client:
         result = client.get(execution)
     assert (result.status, result.stdout) == ("completed", "drained\n")
@@ -75,7 +74,6 @@ async def test_in_a_container_it_closes_the_machine_to_its_own_networks(page: Pa
     )
     try:
         page.run(start)
-        page.run(f"curl --fail --silent --retry 60 --retry-delay 1 --retry-all-errors {page.url}/ready")
         assert firewall("status", *networks).stdout.count(": closed") == 2
     finally:
         firewall("down", *networks)

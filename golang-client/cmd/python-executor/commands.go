@@ -221,7 +221,7 @@ func (a *app) version() *cobra.Command {
 
 // mcp explains what to use instead: the protocol's SDK is part of the Python command line only.
 func (a *app) mcp() *cobra.Command {
-	const short = "Serve MCP on standard input and output."
+	const short = "Serve MCP on standard input and output (not in this program)."
 	return &cobra.Command{
 		Use:   "mcp",
 		Short: short,
