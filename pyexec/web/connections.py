@@ -59,7 +59,8 @@ async def _answer(handler: BaseHandler, request: web.BaseRequest) -> web.StreamR
 def _rejection(status: HTTPStatus, text: str, code: str | None = None) -> web.Response:
     """Return an error as JSON, after which the connection is closed."""
     code = code or status.phrase.lower().replace(" ", "_")
-    response = web.json_response({"error": text, "code": code}, status=status, headers={"Server": SERVER_NAME})
+    response = web.json_response({"error": text, "code": code}, status=status)
+    response.headers["Server"] = SERVER_NAME
     response.force_close()
     return response
 

@@ -241,6 +241,7 @@ async def test_the_page_asks_once_for_a_token(browser: Browser, image: str, tmp_
             await page.goto(f"{guarded.url}/")
             await run(page, "print('with a token')")
             for given in ("wrong", TOKEN):
+                await expect(page.locator(".run-state")).to_contain_text("Waiting for the API token")
                 await page.get_by_role("textbox", name="Token").fill(given)
                 await page.get_by_role("button", name="Continue").click()
             await expect(page.get_by_role("log")).to_have_text("with a token\n")

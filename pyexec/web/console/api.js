@@ -14,15 +14,22 @@ export class ApiError extends Error {
   }
 }
 
-/** Send a request; ask for a token if the server requires one. Throw `ApiError` for an error response. */
-export async function request(path, options = {}) {
+/** Send a request; ask for a token if the server requires one. Throw `ApiError` for an error response. `notify` gets
+ * `asking` when the user is asked, and `sending` when the request is sent again. */
+export async function request(path, options = {}, notify = () => {}) {
   for (;;) {
     const sent = token();
     const headers = { ...options.headers, ...(sent ? { Authorization: `Bearer ${sent}` } : {}) };
     const response = await fetch(server + path, { cache: "no-store", ...options, headers });
     if (sent || response.status === 401) showTokenButton();
     if (response.ok || response.status === 304) return response;
-    if (response.status === 401 && (await askToken(sent))) continue;
+    if (response.status === 401) {
+      notify("asking");
+      if (await askToken(sent)) {
+        notify("sending");
+        continue;
+      }
+    }
     throw new ApiError(response.status, await response.json().catch(() => ({})));
   }
 }

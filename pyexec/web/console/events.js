@@ -52,11 +52,12 @@ function nextTask() {
   return globalThis.scheduler?.yield ? scheduler.yield() : new Promise((resolve) => setTimeout(resolve));
 }
 
-/** Run a program, and return like `follow`. The key lets a repeated request find the same execution. */
+/** Run a program, and return like `follow`. The key lets a repeated request find the same execution. While the user is
+ * asked for a token, pass `asking` to `listener`, and `sending` when the request is sent again. */
 export async function run(body, listener, signal) {
   const options = { ...post(body), signal };
   options.headers.Accept = "text/event-stream";
-  return followFrom(() => request("/api/v1/eval", options), null, listener, signal);
+  return followFrom(() => request("/api/v1/eval", options, (name) => listener(name, {})), null, listener, signal);
 }
 
 /** Submit a cell to a session, and return the id of its execution. While the session moves to another replica, call

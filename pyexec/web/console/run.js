@@ -14,6 +14,7 @@ import { token } from "./token.js";
 
 const LAST_RUN = "pyexec.run";
 const PHASES = {
+  asking: "Waiting for the API token", sending: "Sending",
   submitted: "Queued", claimed: "Claimed by a replica", preparing: "Preparing the environment", released: "Queued again", running: "Running",
   adopted: "Running, adopted by another replica", kill_requested: "Completing: stopping the program", disconnected: "Connection lost; retrying",
 };
@@ -127,7 +128,7 @@ class RunPage {
     this.output.clear();
     this.displays.clear();
     this.result.hidden = false;
-    this.#phase("pending", "Sending");
+    this.#phase("pending", PHASES.sending);
   }
 
   #phase(status, text, since = performance.now()) {
