@@ -11,7 +11,7 @@ from autogen_core.code_executor import CodeBlock, CodeExecutor, CodeResult
 from ..client import AsyncClient
 from ..errors import InvalidRequest
 from ..options import RunOptions
-from .model_text import exit_code, rejection, text_of
+from .model_text import CHARACTERS_MAX, checked_characters, exit_code, rejection, text_of
 
 _PYTHON = ("python", "py", "python3")
 
@@ -20,14 +20,22 @@ class AutoGenExecutor(CodeExecutor):
     """Run the code blocks of a message in a sandbox.
 
     The blocks of one message run as one program, in order, and share variables and files. Nothing remains for the next
-    message. `options` apply to each run. The caller closes the client.
+    message. `options` apply to each run. The middle of an output with more than `max_characters` is left out. The
+    caller closes the client.
 
         executor = AutoGenExecutor(AsyncClient("http://localhost:8080"), timeout=30)
         agent = CodeExecutorAgent("executor", code_executor=executor)
     """
 
-    def __init__(self, client: AsyncClient, **options: Unpack[RunOptions]) -> None:
+    def __init__(
+        self,
+        client: AsyncClient,
+        *,
+        max_characters: int = CHARACTERS_MAX,
+        **options: Unpack[RunOptions],
+    ) -> None:
         self._client = client
+        self._max_characters = checked_characters(max_characters)
         self._options = options
 
     async def execute_code_blocks(
@@ -46,7 +54,7 @@ class AutoGenExecutor(CodeExecutor):
             result = await run
         except InvalidRequest as error:
             return CodeResult(exit_code=1, output=rejection(error))
-        return CodeResult(exit_code=exit_code(result), output=text_of(result))
+        return CodeResult(exit_code=exit_code(result), output=text_of(result, self._max_characters))
 
     async def start(self) -> None:
         """Do nothing: each message runs in a new sandbox."""

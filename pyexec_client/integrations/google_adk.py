@@ -15,7 +15,15 @@ from pydantic import Field
 from ..errors import InvalidRequest
 from ..result import Result
 from ..sync import Client
-from .model_text import exit_code, images_of, rejection, text_of
+from .model_text import (
+    CHARACTERS_MAX,
+    checked_characters,
+    exit_code,
+    images_of,
+    rejection,
+    shortened,
+    text_of,
+)
 
 _ENTRYPOINT = "main.py"
 
@@ -24,17 +32,19 @@ class AdkExecutor(BaseCodeExecutor):
     """Run the code blocks of a model's answer in a sandbox. Each block runs in a new interpreter.
 
     Keyword arguments are fields of `BaseCodeExecutor`, such as `error_retry_attempts`, or options of `Client.run`.
-    Files that match `output_files`, and displayed images, become artifacts. The caller closes the client.
+    Files that match `output_files`, and displayed images, become artifacts. The middle of an output with more than
+    `max_characters` is left out. The caller closes the client.
 
         agent = LlmAgent(name="analyst", model=…, code_executor=AdkExecutor(client, output_files=["*.csv"]))
     """
 
     stateful: bool = Field(default=False, frozen=True, exclude=True)
 
-    def __init__(self, client: Client, **arguments: Any) -> None:
+    def __init__(self, client: Client, *, max_characters: int = CHARACTERS_MAX, **arguments: Any) -> None:
         fields = {name: arguments.pop(name) for name in arguments.keys() & type(self).model_fields}
         super().__init__(**fields)
         self._client = client
+        self._max_characters = checked_characters(max_characters)
         self._options = {"timeout": self.timeout_seconds, "capture_displays": True, **arguments}
 
     def execute_code(
@@ -48,9 +58,9 @@ class AdkExecutor(BaseCodeExecutor):
             result = self._run(code, inputs)
         except InvalidRequest as error:
             return CodeExecutionResult(stderr=rejection(error), exit_code=1)
-        text = text_of(result)
+        text = text_of(result, self._max_characters)
         return CodeExecutionResult(
-            stdout=text if result.ok else result.stdout,
+            stdout=text if result.ok else shortened(result.stdout, self._max_characters),
             stderr="" if result.ok else text,
             exit_code=exit_code(result),
             output_files=list(self._output_files(result)),

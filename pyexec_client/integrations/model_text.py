@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..arguments import whole_number
 from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..result import Result, Status
@@ -12,6 +13,8 @@ from ..result import Result, Status
 NO_EXIT_CODE = 125
 """Exit code of an execution whose program did not run to an end. The command line uses it, too."""
 IMAGES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
+CHARACTERS_MAX = 50_000
+"""Characters of each output that a model sees, unless the caller sets another limit; /mcp has the same limit."""
 _PACKAGES_CHARACTERS_MAX = 500
 _BLOCK = """To use other packages, begin the program with a block such as
 # /// script
@@ -58,12 +61,33 @@ def exit_code(result: Result) -> int:
     return NO_EXIT_CODE if result.exit_code is None else result.exit_code
 
 
-def text_of(result: Result) -> str:
-    """Return the output, the value of the last expression, and notes on failures and truncated output."""
+def checked_characters(value: object) -> int:
+    """Return the value of `max_characters`, which must be a whole number, at least 1."""
+    limit = whole_number("max_characters", value)
+    if limit < 1:
+        raise ValueError(f"max_characters must be at least 1, not {limit}")
+    return limit
+
+
+def shortened(text: str, max_characters: int) -> str:
+    """Leave out the middle of a long text: the end of an output says how it ended."""
+    if len(text) <= max_characters:
+        return text
+    half = max_characters // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n… {left_out} characters left out …\n{text[half + left_out :]}"
+
+
+def text_of(result: Result, max_characters: int = CHARACTERS_MAX) -> str:
+    """Return the output, the value of the last expression, and notes on failures and truncated output.
+
+    Each output, and the value, has at most `max_characters`."""
     value = "" if result.result in (None, "None") else result.result  # as in an interactive interpreter
     shown = (_plain_text(display.data) for display in result.displays)
-    parts = (result.stdout, result.stderr, *shown, value, *(f"[{note}]" for note in notes(result)))
-    return "\n".join(part.rstrip("\n") for part in parts if part)
+    outputs = (result.stdout, result.stderr, *shown, value)
+    parts = [shortened(output.rstrip("\n"), max_characters) for output in outputs if output]
+    parts += [f"[{shortened(note, CHARACTERS_MAX)}]" for note in notes(result)]
+    return "\n".join(parts)
 
 
 def rejection(error: InvalidRequest) -> str:

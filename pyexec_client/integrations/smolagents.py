@@ -15,7 +15,7 @@ from smolagents.tools import get_tools_definition_code
 from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..sync import Client
-from .model_text import images_of, rejection, text_of
+from .model_text import CHARACTERS_MAX, checked_characters, images_of, rejection, shortened, text_of
 
 _FINAL_ANSWER = """
 class FinalAnswer(BaseException): pass
@@ -31,14 +31,17 @@ class SmolagentsExecutor(PythonExecutor):
     """Run each step of a `CodeAgent` in a sandbox.
 
     The agent's tools, its `additional_args` and `final_answer` work in every step. Each step runs in a new interpreter:
-    variables and files of earlier steps are gone, so tell the model. `options` apply to each step. The caller closes
-    the client.
+    variables and files of earlier steps are gone, so tell the model. `options` apply to each step. The middle of an
+    output with more than `max_characters` is left out. The caller closes the client.
 
         agent = CodeAgent(tools=[], model=model, executor=SmolagentsExecutor(client, timeout=30))
     """
 
-    def __init__(self, client: Client, **options: Unpack[RunOptions]) -> None:
+    def __init__(
+        self, client: Client, *, max_characters: int = CHARACTERS_MAX, **options: Unpack[RunOptions]
+    ) -> None:
         self._client = client
+        self._max_characters = checked_characters(max_characters)
         self._options = options
         self._variables = self._tools = self._requirements = ""
 
@@ -69,9 +72,14 @@ class SmolagentsExecutor(PythonExecutor):
         if result.error_type and result.error_type.endswith("FinalAnswer"):
             # Take the answer from the end of stderr, because `result.error` may be cut.
             answer = serialization.SafeSerializer.loads(result.stderr.rpartition("FinalAnswer: ")[2].strip())
-            return CodeOutput(answer, result.stdout, is_final_answer=True)
+            return CodeOutput(answer, self._shortened(result.stdout), is_final_answer=True)
         if not result.ok:
-            raise InterpreterError(text_of(result))
+            raise InterpreterError(text_of(result, self._max_characters))
         images = [PIL.Image.open(io.BytesIO(base64.b64decode(data))) for _, data in images_of(result)]
-        output = images[0] if images and result.result in (None, "None") else result.result
-        return CodeOutput(output, result.stdout + result.stderr, is_final_answer=False)
+        value = None if result.result is None else self._shortened(result.result)
+        output = images[0] if images and result.result in (None, "None") else value
+        logs = self._shortened(result.stdout) + self._shortened(result.stderr)
+        return CodeOutput(output, logs, is_final_answer=False)
+
+    def _shortened(self, text: str) -> str:
+        return shortened(text, self._max_characters)

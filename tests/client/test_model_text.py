@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
+from pyexec.mcp import content
 from pyexec_client import Result
 from pyexec_client.errors import InvalidRequest
-from pyexec_client.integrations.model_text import exit_code, images_of, rejection, text_of, tool_description
+from pyexec_client.integrations.model_text import (
+    checked_characters,
+    exit_code,
+    images_of,
+    rejection,
+    text_of,
+    tool_description,
+)
 from pyexec_client.options import RunOptions
 
 
@@ -47,6 +55,21 @@ def result_of(**fields: Any) -> Result:
 )
 def test_the_text_says_what_the_output_does_not_show(fields: dict[str, Any], text: str) -> None:
     assert text_of(result_of(**fields)) == text
+
+
+def test_the_middle_of_each_long_output_is_left_out_as_in_mcp() -> None:
+    long = "a" * 30_000 + "b" * 40_000 + "c" * 30_000
+    shown = content.shortened(long)
+    assert text_of(result_of(stdout=f"{long}\n", stderr="err", result=long)) == f"{shown}\nerr\n{shown}"
+    assert text_of(result_of(stdout="x" * 50_000)) == "x" * 50_000
+    assert text_of(result_of(stdout="abcdefg"), 5) == "ab\n… 3 characters left out …\nfg"
+    assert text_of(result_of(stdout="abc"), 1) == "\n… 3 characters left out …\n"
+
+
+def test_a_limit_of_characters_is_at_least_1() -> None:
+    assert checked_characters(1) == 1
+    with pytest.raises(ValueError, match="max_characters must be at least 1, not 0"):
+        checked_characters(0)
 
 
 def test_an_execution_without_an_exit_code_has_that_of_the_command_line() -> None:

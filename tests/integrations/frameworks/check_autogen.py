@@ -12,6 +12,7 @@ from autogen_ext.models.replay import ReplayChatCompletionClient
 
 from pyexec_client import AsyncClient
 from pyexec_client.integrations.autogen import AutoGenExecutor
+from tests.integrations.frameworks.conftest import LONG, SHORTENED
 
 pytestmark = pytest.mark.anyio
 
@@ -38,6 +39,10 @@ async def test_a_failure_has_its_exit_code_and_what_was_printed(async_client: As
         AutoGenExecutor(async_client), "print('before')\nraise SystemExit(3)", "print('never')"
     )
     assert (result.exit_code, result.output) == (3, "before\n[exit code 3]")
+
+
+async def test_the_middle_of_a_long_output_is_left_out(async_client: AsyncClient) -> None:
+    assert (await run(AutoGenExecutor(async_client, max_characters=10), LONG)).output == SHORTENED
 
 
 async def test_a_timeout_is_a_result(async_client: AsyncClient) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pyexec_client import Client
 from pyexec_client.integrations.google_adk import AdkExecutor
-from tests.integrations.frameworks.conftest import DRAW, PNG
+from tests.integrations.frameworks.conftest import DRAW, LONG, PNG, SHORTENED
 
 TABLE = b"name,height\nK2,8611\n"
 
@@ -34,6 +34,13 @@ def test_a_failure_is_in_stderr(client: Client) -> None:
     assert result.stderr.startswith("before\nTraceback")
     assert result.stderr.endswith("ZeroDivisionError: division by zero\n[exit code 1]")
     assert run(AdkExecutor(client), "raise SystemExit(3)").stderr == "[exit code 3]"
+
+
+def test_the_middle_of_a_long_output_is_left_out(client: Client) -> None:
+    executor = AdkExecutor(client, max_characters=10)
+    assert run(executor, LONG).stdout == SHORTENED
+    result = run(executor, f"{LONG}\nraise SystemExit(3)")
+    assert (len(result.stdout), result.stderr) == (len(SHORTENED), f"{SHORTENED}\n[exit code 3]")
 
 
 def test_the_timeout_of_the_framework_applies(client: Client) -> None:

@@ -11,7 +11,7 @@ from langchain_core.tools import BaseTool
 
 from pyexec_client import AsyncClient, Client
 from pyexec_client.integrations.langchain import run_python_tool
-from tests.integrations.frameworks.conftest import DRAW, PNG
+from tests.integrations.frameworks.conftest import DRAW, LONG, PNG, SHORTENED
 
 
 def call(code: str, number: int = 1) -> Any:
@@ -36,6 +36,11 @@ def test_a_failure_is_an_error(client: Client) -> None:
     assert message.status == "error"
     assert message.content.startswith("before\nTraceback")
     assert message.content.endswith("[exit code 1]")
+
+
+def test_the_middle_of_a_long_output_is_left_out(client: Client) -> None:
+    assert run_python_tool(client, max_characters=10).invoke(call(LONG)).content == SHORTENED
+    assert len(run_python_tool(client).invoke(call(LONG)).content) < 50_100
 
 
 def test_a_timeout_is_an_error(client: Client) -> None:

@@ -22,7 +22,7 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 
 from pyexec_client import AsyncClient
 from pyexec_client.integrations.openai_agents import run_python_tool
-from tests.integrations.frameworks.conftest import DRAW, PNG
+from tests.integrations.frameworks.conftest import DRAW, LONG, PNG, SHORTENED
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +49,11 @@ async def test_a_failure_is_text_with_the_traceback(async_client: AsyncClient) -
     (output,) = await run(run_python_tool(async_client), "1 / 0")
     assert output.text.startswith("Traceback")
     assert output.text.endswith("[exit code 1]")
+
+
+async def test_the_middle_of_a_long_output_is_left_out(async_client: AsyncClient) -> None:
+    tool = run_python_tool(async_client, max_characters=10)
+    assert await run(tool, LONG) == [ToolOutputText(text=SHORTENED)]
 
 
 async def test_a_timeout_is_text(async_client: AsyncClient) -> None:

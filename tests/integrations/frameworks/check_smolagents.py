@@ -12,7 +12,7 @@ from smolagents.monitoring import LogLevel
 
 from pyexec_client import Client
 from pyexec_client.integrations.smolagents import SmolagentsExecutor
-from tests.integrations.frameworks.conftest import DRAW, PNG
+from tests.integrations.frameworks.conftest import DRAW, LONG, PNG, SHORTENED
 
 
 @tool
@@ -28,6 +28,12 @@ def height_of(mountain: str) -> int:
 def test_a_step_has_its_output_and_value(client: Client) -> None:
     executor = SmolagentsExecutor(client)
     assert executor("print('printed')\n6 * 7") == CodeOutput("42", "printed\n", is_final_answer=False)
+
+
+def test_the_middle_of_a_long_output_is_left_out(client: Client) -> None:
+    executor = SmolagentsExecutor(client, max_characters=10)
+    assert executor(LONG.replace(")", ", end='')")).logs == SHORTENED
+    assert executor("'a' * 99").output == "'aaaa\n… 91 characters left out …\naaaa'"
 
 
 def test_tools_and_variables_work_in_every_step(client: Client) -> None:
