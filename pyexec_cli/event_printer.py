@@ -5,10 +5,22 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from attrs import define, field
 
-from pyexec_client import Ended, Event, Lifecycle, Output, Result, Setup
+from pyexec_client import (
+    ConnectionFailed,
+    Ended,
+    Event,
+    Lifecycle,
+    Output,
+    PyexecError,
+    Result,
+    Setup,
+    Unavailable,
+)
 
 from . import exit_codes
 from .console import Console
@@ -97,6 +109,20 @@ class EventPrinter:
         if "stderr" not in self.printed and result.stderr:
             text = result.stderr if self.started else printable(result.stderr)
             await self.console.write("stderr", text.encode())
+
+
+@contextmanager
+def naming_lost_execution(printer: EventPrinter) -> Iterator[None]:
+    """If the connection is lost for good, add to the error how to follow the execution, which may still run."""
+    try:
+        yield
+    except (ConnectionFailed, Unavailable) as error:
+        execution_id = printer.execution_id
+        if execution_id is None or printer.result is not None:
+            raise
+        raise PyexecError(
+            f"{error}; {execution_id} may still run: python-executor follow {execution_id}"
+        ) from error
 
 
 def _reason(result: Result) -> str:

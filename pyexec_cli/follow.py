@@ -10,7 +10,7 @@ from pyexec_client import AsyncClient, Result
 
 from .console import Console
 from .displays import output_displays
-from .event_printer import EventPrinter, print_result
+from .event_printer import EventPrinter, naming_lost_execution, print_result
 from .flags import Flags, complete_path, with_flags
 from .output_files import download_output_files
 from .printable import printable
@@ -35,7 +35,8 @@ async def follow(flags: Flags, execution_id: str, tail: bool, output_dir: str | 
     console = Console(flags)
     async with flags.client() as client:
         printer = EventPrinter(console, output=tail, phases=True)
-        result = await _watch(client, execution_id, printer)
+        with naming_lost_execution(printer):
+            result = await _watch(client, execution_id, printer)
         if not tail:
             await _print_output(client, result, console, printer)
         await _download_files(client, result, output_dir, console)

@@ -13,7 +13,7 @@ from pyexec_client.options import RunOptions
 from . import inputs
 from .console import Console
 from .displays import declared_protocol, output_displays
-from .event_printer import EventPrinter, print_result
+from .event_printer import EventPrinter, naming_lost_execution, print_result
 from .exit_codes import OutputFailed
 from .flags import Flags, complete_path, with_flags
 from .interrupts import interruptible
@@ -121,7 +121,8 @@ async def _run(
         return await _kill(client, printer.execution_id, console)
 
     try:
-        return await interruptible(execute, on_interrupt)
+        with naming_lost_execution(printer):
+            return await interruptible(execute, on_interrupt)
     except OutputFailed:
         # The output can no longer be written, so the execution is of no use.
         if printer.execution_id is not None and printer.result is None:

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -50,6 +52,16 @@ func (p *eventPrinter) id() string {
 	p.lock.Lock()
 	defer p.lock.Unlock()
 	return p.executionID
+}
+
+// namingLostExecution adds to the error of a connection that is lost for good how to follow the execution, which may
+// still run.
+func (p *eventPrinter) namingLostExecution(err error) error {
+	var lost *pyexec.ConnectionError
+	if p.id() == "" || p.result != nil || (!errors.As(err, &lost) && !errors.Is(err, pyexec.ErrUnavailable)) {
+		return err
+	}
+	return fmt.Errorf("%w; %s may still run: python-executor follow %s", err, p.id(), p.id())
 }
 
 // show prints one event.

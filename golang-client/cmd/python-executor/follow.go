@@ -30,7 +30,7 @@ func (a *app) follow() *cobra.Command {
 					err = printer.show(event)
 				}
 				if err != nil {
-					return err
+					return printer.namingLostExecution(err)
 				}
 			}
 			if !tail {

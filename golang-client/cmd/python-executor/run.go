@@ -81,7 +81,7 @@ func (a *app) runCode(
 	if errors.As(err, &output) && printer.id() != "" && printer.result == nil {
 		kill(client, printer.id(), console) // the output can no longer be written, so the execution is of no use
 	}
-	return code, err
+	return code, printer.namingLostExecution(err)
 }
 
 // kill kills the execution and returns true, or prints the error and returns false.
