@@ -166,12 +166,16 @@ class PythonMismatch(ImageUnavailable):
 class SetupFailed(ExecutorError):
     """The setup of an environment failed: a command or the installer ended with `exit_code`, or exceeded a limit.
 
-    `field` names the field of the request that the failed step carries out, if a step failed."""
+    `field` names the field of the request that the failed step carries out, if a step failed. `is_whole` is true if
+    the message quotes the whole error message of the step; otherwise, the output of the setup says more."""
 
     code = "setup_failed"
 
-    def __init__(self, message: str, *, field: str | None = None, exit_code: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, field: str | None = None, exit_code: int | None = None, is_whole: bool = False
+    ) -> None:
         super().__init__(message)
+        self.is_whole = is_whole
         self.field = field
         self.exit_code = exit_code
 

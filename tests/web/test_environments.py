@@ -1,5 +1,6 @@
 """Test requirements and commands: they run once, under limits, and errors quote the installer."""
 
+import re
 import secrets
 import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -144,6 +145,24 @@ async def test_unresolvable_requirements_fail_the_setup(api: Api, text: str, sai
     assert said in result["stderr"]
     assert result["stdout"] == ""
     assert "started_at" not in result
+
+
+async def test_a_session_says_once_why_its_setup_failed(api: Api) -> None:
+    """It has no execution with the output of the setup, so the error has the end of it, if it says more."""
+    refused = await api.request(
+        "POST", "/api/v1/sessions", json={"requirements_txt": "there-is-no-such-thing"}
+    )
+    assert (refused.status, refused.document["code"]) == (400, "setup_failed")
+    assert refused.document["error"].startswith("installing the requirements failed with exit code ")
+    assert refused.document["error"].count("there-is-no-such-thing was not found") == 1
+    assert not re.search(r"\n|\$ uv", refused.document["error"])
+    refused = await api.request(
+        "POST", "/api/v1/sessions", json={"pre_commands": ["echo first; echo last; exit 3"]}
+    )
+    assert refused.document["error"] == (
+        "pre_commands[0] failed with exit code 3: last; the output of the setup ends with:\n"
+        "$ echo first; echo last; exit 3\nfirst\nlast"
+    )
 
 
 @pytest.mark.parametrize(

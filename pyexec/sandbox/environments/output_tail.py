@@ -26,15 +26,17 @@ class OutputTail:
     def add(self, data: bytes) -> None:
         self._data = (self._data + data)[-self.BYTES :]
 
-    def reason(self) -> str:
+    def reason(self) -> tuple[str, bool]:
         """Return the lines from the first that begins like an error message; without one, the last line.
 
-        Of a long text, the beginning and the end are kept: a failed build ends with the reason."""
+        Of a long text, the beginning and the end are kept: a failed build ends with the reason. The second value is
+        true if the reason has all lines of an error message."""
         lines = [line.strip() for line in self._data.decode("utf-8", "replace").splitlines() if line.strip()]
         signs = ("error", "e:", "\u00d7", "fatal")
         first = next((n for n, line in enumerate(lines) if line.lower().startswith(signs)), -1)
         reason = " ".join(lines[first:]).removesuffix(_GENERAL_HINT).strip() or "it printed nothing"
         is_compiler_missing = _NO_COMPILER.search(reason)
+        is_whole = first >= 0 and len(reason) <= _REASON_CHARACTERS
         if len(reason) > _REASON_CHARACTERS:
             rest = _REASON_CHARACTERS - _HEAD_CHARACTERS - 3
             reason = f"{reason[:_HEAD_CHARACTERS].rstrip()} … {reason[-rest:].lstrip()}"
@@ -49,4 +51,4 @@ class OutputTail:
                 "; the package is built from source, and the image has no compiler: install one with"
                 " pre_commands, such as `apt-get update && apt-get install -y gcc g++ python3-dev`"
             )
-        return reason
+        return reason, is_whole

@@ -170,13 +170,13 @@ class Setup:
             raise SetupFailed(text, field=step.field) from error
         if code == 0:
             return
-        reason = tail.reason()
+        reason, is_whole = tail.reason()
         limit_mb = self.config.memory_bytes >> 20
         with suppress(EngineError, Unavailable):  # without an answer, the step's output is the reason
             if code == _KILLED_EXIT and await container.has_oom_event():
                 reason = f"it ran out of memory; the memory limit of a setup is {limit_mb} MiB"
         text = f"{step.name} failed with exit code {code}: {reason}"
-        raise SetupFailed(text, field=step.field, exit_code=code)
+        raise SetupFailed(text, field=step.field, exit_code=code, is_whole=is_whole)
 
     def _steps(self, python: str, recipe: Recipe, index_url: str | None) -> Iterator["_Step"]:
         variables = self._environment(index_url)

@@ -186,8 +186,10 @@ class Opening:
                 await reservation.wait_for_setup()
                 image = await environments.prepare(environment, output.extend)
             except SetupFailed as error:
-                text = output[-2000:].decode("utf-8", "replace")
-                raise InvalidRequest(f"{error}:\n{text}", field=error.field, code=error.code) from error
+                text = str(error)
+                if not error.is_whole and (end := output[-2000:].decode("utf-8", "replace").strip()):
+                    text += f"; the output of the setup ends with:\n{end}"
+                raise InvalidRequest(text, field=error.field, code=error.code) from error
             finally:
                 reservation.release()
         return evolve(kind_of(environment, image), session=True)
