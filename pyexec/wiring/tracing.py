@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
+INSTALL = ".venv/bin/pip install --constraint requirements.lock --editable '.[otel]'"
+"""From the checkout: no package index has the server, so anyone could publish a package with its name."""
 FLUSH_SECONDS = 5.0
 """How long the last spans may delay the end of the server."""
 _PACKAGE = "opentelemetry.exporter.otlp.proto.http"
@@ -34,8 +36,8 @@ def is_tracing(environ: Mapping[str, str]) -> bool:
         raise SettingsError(f"{PROTOCOL} is {protocol!r}; allowed: http/protobuf")
     if not _is_installed():
         raise SettingsError(
-            f"{ENDPOINT} is set, but the packages that export traces are missing; run pip install "
-            "'python-executor[otel]', or unset the variable"
+            f"{ENDPOINT} is set, but the packages that export traces are missing; in the checkout, run {INSTALL}, or "
+            "unset the variable"
         )
     return True
 
