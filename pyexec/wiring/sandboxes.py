@@ -170,8 +170,12 @@ def _own_seccomp_profile(settings: Settings) -> str | None:
     setting = f"PYEXEC_SECCOMP_PROFILE is {str(settings.seccomp_profile)!r}"
     try:
         profile = json.loads(settings.seccomp_profile.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{setting}, which cannot be read: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{setting}, which cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error
+        allowed = "a seccomp profile, a JSON object with a defaultAction"
+        raise SettingsError(f"{setting}, which is not JSON: {reason}; allowed: {allowed}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise SettingsError(f"{setting}; allowed: a seccomp profile, a JSON object with a defaultAction")
     return json.dumps(profile)

@@ -89,8 +89,8 @@ async def test_the_seccomp_profile_applies_to_programs_and_setups(image: str, tm
 @sampled(
     ("text", "reason"),
     [
-        (None, "No such file"),
-        ("{", "Expecting property name"),
+        (None, "which cannot be read: No such file"),
+        ("root:x:0:0:root", "which is not JSON: Expecting value"),
         ("[]", "allowed: a seccomp profile"),
         pytest.param("[" * 100_000, "maximum recursion depth", id="nested too deeply"),
         ('{"syscalls": []}', "allowed: a seccomp profile"),

@@ -1,6 +1,8 @@
 """The address of Consul and the certificates for it."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -49,12 +51,25 @@ class ConsulConfig:
         """Return the TLS context; None for plain HTTP. Raises `SettingsError` if a certificate cannot be read."""
         if self.url().scheme != "https":
             return None
-        try:
-            context = ssl.create_default_context()
-            if self.ca_file is not None:
+        context = ssl.create_default_context()
+        if self.ca_file is not None:
+            with _naming("PYEXEC_CONSUL_CA_FILE", self.ca_file, "a PEM file with certificate authorities"):
                 context.load_verify_locations(self.ca_file)
-            if self.cert_file is not None:
+        if self.cert_file is not None:
+            with _naming(
+                "PYEXEC_CONSUL_CERT_FILE", self.cert_file, "a PEM file with a certificate and its key"
+            ):
                 context.load_cert_chain(self.cert_file)
-        except OSError as error:  # includes ssl.SSLError
-            raise SettingsError(f"the certificates for Consul cannot be read: {error}") from error
         return context
+
+
+@contextmanager
+def _naming(setting: str, path: Path, allowed: str) -> Iterator[None]:
+    """Raise `SettingsError` with the setting, its file and what it must contain, if the file cannot be used."""
+    try:
+        yield
+    except OSError as error:  # includes ssl.SSLError
+        reason = error.strerror or error
+        raise SettingsError(
+            f"{setting} is {str(path)!r}, which cannot be used: {reason}; allowed: {allowed}"
+        ) from error
