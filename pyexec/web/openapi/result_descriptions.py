@@ -83,7 +83,10 @@ RESULT_TYPES: dict[type, TypeDoc] = {
     Result: type_doc(
         "An execution with its output so far. A program that fails has a result, too.",
         stdout=FieldDoc("Standard output, decoded as UTF-8.", "42\n"),
-        stderr=FieldDoc("Standard error, decoded as UTF-8. If the setup failed, the output of the setup."),
+        stderr=FieldDoc(
+            "Standard error, decoded as UTF-8. If the execution failed before its program started, the output of its "
+            "setup: of the pull of the image, the installer and the `pre_commands`."
+        ),
         displays=FieldDoc(
             "What a notebook would show, in order: for `/api/v1/eval`, and if `capture_displays` was set."
         ),
