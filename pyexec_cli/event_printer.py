@@ -162,9 +162,13 @@ async def print_result(result: Result, console: Console, *, as_json: bool) -> in
         console.error(f"execution failed{kind}: {_reason(result)}")
     elif hint := _hint(result):
         console.info(hint)
-    for text in ("stdout", "stderr", "result"):
-        if getattr(result.truncated, text):
-            console.info(f"only the beginning of {text} was stored")
+    for stream in ("stdout", "stderr"):
+        if getattr(result.truncated, stream):  # what was printed while the program ran can be more
+            console.info(
+                f"the server stored only the beginning of {stream}; python-executor logs returns no more than that"
+            )
+    if result.truncated.result:
+        console.info("only the beginning of result was stored")
     if result.truncated.displays:
         console.info("some displays were dropped: they exceed the server's limit, or are malformed")
     return exit_codes.exit_code_of(result.status, result.exit_code, result.error_type)

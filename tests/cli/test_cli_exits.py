@@ -53,6 +53,9 @@ def test_output_limit(program):
     done = program.run(stdin=b"while True: print('x' * 100_000)")
     assert done.returncode == 125
     assert b"output_limit" in done.stderr
+    assert (
+        b"the server stored only the beginning of stdout; python-executor logs returns no more" in done.stderr
+    )
 
 
 def test_server_unreachable(lone_program):

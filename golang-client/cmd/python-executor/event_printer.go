@@ -196,11 +196,12 @@ func printResult(result *pyexec.Result, console *console, asJSON bool) (int, err
 			console.info("%s", hint)
 		}
 	}
+	// What was printed while the program ran can be more.
 	if result.Truncated.Stdout {
-		console.info("only the beginning of stdout was stored")
+		console.info("the server stored only the beginning of stdout; python-executor logs returns no more than that")
 	}
 	if result.Truncated.Stderr {
-		console.info("only the beginning of stderr was stored")
+		console.info("the server stored only the beginning of stderr; python-executor logs returns no more than that")
 	}
 	if result.Truncated.Result {
 		console.info("only the beginning of result was stored")
