@@ -7,14 +7,10 @@ import mimetypes
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from google.adk.agents.invocation_context import InvocationContext
-from google.adk.code_executors.base_code_executor import BaseCodeExecutor
-from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult, File
-from pydantic import Field
-
 from ..errors import InvalidRequest
 from ..result import Result
 from ..sync import Client
+from .missing import missing
 from .model_text import (
     CHARACTERS_MAX,
     checked_characters,
@@ -24,6 +20,14 @@ from .model_text import (
     shortened,
     text_of,
 )
+
+try:
+    from google.adk.agents.invocation_context import InvocationContext
+    from google.adk.code_executors.base_code_executor import BaseCodeExecutor
+    from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult, File
+    from pydantic import Field
+except ModuleNotFoundError as error:
+    raise missing("google-adk", error) from error
 
 _ENTRYPOINT = "main.py"
 

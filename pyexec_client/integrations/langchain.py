@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from langchain_core.tools import StructuredTool, ToolException
-
 from ..client import AsyncClient
 from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..result import Result
 from ..sync import Client
+from .missing import missing
 from .model_text import (
     CHARACTERS_MAX,
     checked_characters,
@@ -19,6 +18,11 @@ from .model_text import (
     text_of,
     tool_description,
 )
+
+try:
+    from langchain_core.tools import StructuredTool, ToolException
+except ModuleNotFoundError as error:
+    raise missing("langchain-core", error) from error
 
 Message = tuple[str | list[dict[str, str]], Result]
 """The content and the artifact of a tool message."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from agents import FunctionTool, ToolOutputImage, ToolOutputText, function_tool
-
 from ..client import AsyncClient
 from ..errors import InvalidRequest
 from ..options import RunOptions
+from .missing import missing
 from .model_text import (
     CHARACTERS_MAX,
     checked_characters,
@@ -17,6 +16,11 @@ from .model_text import (
     text_of,
     tool_description,
 )
+
+try:
+    from agents import FunctionTool, ToolOutputImage, ToolOutputText, function_tool
+except ModuleNotFoundError as error:
+    raise missing("openai-agents", error) from error
 
 
 def run_python_tool(

@@ -7,15 +7,19 @@ import inspect
 import io
 from typing import Any, Unpack
 
-import PIL.Image
-from smolagents import Tool, serialization
-from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
-from smolagents.tools import get_tools_definition_code
-
 from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..sync import Client
+from .missing import missing
 from .model_text import CHARACTERS_MAX, checked_characters, images_of, rejection, shortened, text_of
+
+try:
+    import PIL.Image
+    from smolagents import Tool, serialization
+    from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
+    from smolagents.tools import get_tools_definition_code
+except ModuleNotFoundError as error:
+    raise missing("smolagents", error) from error
 
 _FINAL_ANSWER = """
 class FinalAnswer(BaseException): pass

@@ -2,6 +2,7 @@
 
 `make test-integrations` creates the environments; `dev/integrations.py` pins them."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -27,6 +28,14 @@ HEADINGS = {
     "smolagents": "smolagents",
 }
 """The section of each framework on the page."""
+PACKAGES = {
+    "autogen": "autogen-core",
+    "google_adk": "google-adk",
+    "langchain": "langchain-core",
+    "openai_agents": "openai-agents",
+    "smolagents": "smolagents",
+}
+"""The package that a module needs."""
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +92,20 @@ def test_the_example_on_the_page_runs(framework: str, machine: Server, tmp_path:
     example, shown = (block for block in blocks(PAGE) if block.heading == HEADINGS[framework])
     printed = run_in(framework, machine, "-c", example.text.replace(ADDRESS, machine.url), folder=tmp_path)
     assert unseen(shown, printed) == [], f"{shown} shows lines that are missing in the output: {printed}"
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_without_its_framework_a_module_names_the_package_to_install(
+    framework: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the module that is missing: `agents`, for example, is in another package than the one of that name."""
+    for module in ("agents", "autogen_core", "google.adk", "langchain_core", "PIL", "smolagents"):
+        monkeypatch.setitem(sys.modules, module, None)
+    package = PACKAGES[framework]
+    with pytest.raises(ModuleNotFoundError, match=f"run pip install {package}$"):
+        importlib.import_module(f"pyexec_client.integrations.{framework}")
+    pins = ROOT / "tests" / "integrations" / "pins" / f"{framework}.txt"
+    assert f"\n{package}==" in pins.read_text()
 
 
 def test_every_example_on_the_page_belongs_to_a_framework() -> None:
