@@ -76,6 +76,7 @@ class Server:
                 tasks.cancel_scope.cancel()
         finally:
             await http.cleanup()
+        logger.info("stopped")
 
     async def _watch_signals(self, starting: anyio.CancelScope) -> None:
         """Handle SIGTERM, SIGINT and SIGHUP. The first one cancels the start, or begins the shutdown. A later SIGINT,

@@ -18,6 +18,7 @@ from pyexec.ports import EngineIdentity, Member, WebhookSender
 from pyexec.sandbox.environments.environments import Environments
 from pyexec.sandbox.isolation_check import IsolationCheck
 from pyexec.sandbox.pool.pool import Pool
+from pyexec.services.active_runs import ActiveRuns
 from pyexec.services.cluster import Cluster
 from pyexec.services.downloads import Downloads
 from pyexec.services.executions import Executions
@@ -31,6 +32,7 @@ from pyexec.services.recovery import REPLICA_LABEL, Recovery
 from pyexec.services.replica_state import Checks, ReplicaReporter
 from pyexec.services.runner import Runner
 from pyexec.services.sessions.sessions import Sessions
+from pyexec.services.shutdown import log_lost
 from pyexec.services.submissions import Submissions
 from pyexec.services.tracing import ExecutionTraces, StepMeter
 from pyexec.settings import Settings
@@ -68,6 +70,7 @@ class Replica:
     """The background tasks of a replica, and the services behind its API."""
 
     context: Context
+    active_runs: ActiveRuns
     runner: Runner
     sessions: Sessions
     inbox: InboxWorker
@@ -106,7 +109,9 @@ class Replica:
                 async with anyio.create_task_group() as draining:
                     draining.start_soon(self.runner.drain, drain_seconds, name="drain runs")
                     draining.start_soon(self.sessions.drain, drain_seconds, name="drain sessions")
+            running = self.active_runs.all()
             tasks.cancel_scope.cancel()
+        log_lost(running)
 
 
 @asynccontextmanager
@@ -222,6 +227,7 @@ def assemble(
     )
     return Replica(
         context=_context(shared, cluster, checks, submissions, session_recovery.sessions, isolation_check),
+        active_runs=shared.active_runs,
         runner=runner,
         sessions=session_recovery.sessions,
         inbox=build_inbox(shared, preparation, runner),

@@ -1,11 +1,13 @@
 """Test a graceful shutdown: no program is left behind while there is time, because its engine may end as well."""
 
+import logging
+
 import pytest
 
 from pyexec.domain.events import Claimed, Failed, FailureType, Finished, Released, Running
 from pyexec.domain.execution import Phase
 from pyexec.errors import ShuttingDown
-from pyexec.services.shutdown import ENDED_AT_SHUTDOWN
+from pyexec.services.shutdown import ENDED_AT_SHUTDOWN, LINES_MAX, log_closed
 from tests.services.containers import Box
 from tests.services.replica_schedules import Replicas
 from tests.services.replicas import DRAIN_SECONDS, SLOTS, Life
@@ -155,3 +157,11 @@ def test_a_drain_ends_in_time() -> None:
     replicas.time_passes(1.5)
     assert first.ended.is_set()
     replicas.teardown()
+
+
+def test_a_shutdown_names_a_bounded_number_of_sessions(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "pyexec.services.shutdown"):
+        log_closed([f"ses_{number}" for number in range(LINES_MAX + 3)])
+    assert len(caplog.messages) == LINES_MAX + 1
+    assert caplog.messages[0] == "shutdown: session ses_0 is closed"
+    assert caplog.messages[-1] == "shutdown: 3 more sessions are closed"

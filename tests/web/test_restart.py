@@ -109,6 +109,12 @@ async def test_a_program_is_lost_that_outlives_the_stop_timeout_or_its_sandbox(
             await api.until_printed(stopped, b"on")
         assert first.stop() == 0
         assert await containers(deployment_of(data)) == set()
+        *_, lost, last = first.log.read_text().splitlines()
+        assert (
+            f"WARNING pyexec.services.shutdown: shutdown: {stopped} is lost: the server shut down while"
+            in lost
+        )
+        assert last.endswith("INFO pyexec.server: stopped")
     with running_server(data, image, **ONE_SLOT | {"warm_pool": "0"}) as second:
         async with api_of(second.url) as api:
             result = await api.ended(stopped)

@@ -45,6 +45,7 @@ async def test_a_session_survives_a_crash_and_is_closed_by_a_shutdown(
             waiting = await session.submitted("1")
             await session.until_started(running)
         assert second.stop() == 0
+        assert f"shutdown: session {created.document['id']} is closed\n" in second.log.read_text()
         await until_containers(deployment_of(second.data_dir), 0)
     with running_server(tmp_path / "data", session_image, stop_timeout="1") as third:
         async with api_of(third.url) as api:

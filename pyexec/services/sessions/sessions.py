@@ -26,6 +26,7 @@ from pyexec.services.sessions.files import FileListing, SessionFiles
 from pyexec.services.sessions.opening import Opening
 from pyexec.services.sessions.owned_session import OwnedSession
 from pyexec.services.sessions.placement import SessionPlacement
+from pyexec.services.shutdown import log_closed
 
 logger = logging.getLogger(__name__)
 
@@ -253,13 +254,15 @@ class Sessions:
             self._tasks.start_soon(task, name=name)
 
     async def _close_all(self) -> None:
-        async with anyio.create_task_group() as closing:
-            for session in self._owned.values():
-                closing.start_soon(
-                    session.close_with_retries, CloseReason.SHUTDOWN, name=f"close {session.id}"
-                )
-        while self._owned:
-            await self._changed.wait()
+        sessions = dict(self._owned)
+        try:
+            async with anyio.create_task_group() as closing:
+                for each in sessions.values():
+                    closing.start_soon(each.close_with_retries, CloseReason.SHUTDOWN, name=f"close {each.id}")
+            while self._owned:
+                await self._changed.wait()
+        finally:
+            log_closed([each.id for each in sessions.values() if not each.state.is_open])
 
     async def _owned_session(self, session_id: str, caller: Caller) -> OwnedSession:
         """Return the session if this replica owns it. If its owner is gone, wait for another replica to adopt it."""
