@@ -13,23 +13,34 @@ from pyexec.wiring.services import setups_max
 KERNEL = Path("/proc/sys/kernel")
 NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
 """Only the machine's own network namespace has this file."""
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+MACHINE_PIDS = "pid:[4026531836]"
+"""The machine's own pid namespace has this number on every kernel. Since Linux 6.14, every other one has its own
+`pid_max`, in which the machine's does not show (measured 2026-11-28, 6.18: 4194304 instead of 32768)."""
+PID_MAX_DEFAULT = 32768
+"""The lowest default of `pid_max`, with up to 32 processors."""
 NETWORK_ADDRESSES = 65536
 """The addresses of a network as Docker creates it by default."""
 
 
 def check_kernel(
-    settings: Settings, kernel: Path = KERNEL, neighbours: Path = NEIGHBOURS
+    settings: Settings,
+    kernel: Path = KERNEL,
+    neighbours: Path = NEIGHBOURS,
+    pid_namespace: Path = PID_NAMESPACE,
 ) -> Iterator[CheckResult]:
     """Warn if this machine sends core dumps to a program, or if programs could use up its process ids or its table of
-    neighbours."""
+    neighbours. Say what this process does not see because it is in a container."""
     if not settings.engine_host().startswith("unix://"):
         return
     yield _check_core_dumps((kernel / "core_pattern").read_text().strip())
-    yield _check_process_ids(
-        settings, min(int((kernel / name).read_text()) for name in ("pid_max", "threads-max"))
-    )
-    if networks(settings) and neighbours.exists():
-        yield _check_neighbours(int(neighbours.read_text()))
+    pid_max, threads_max = (int((kernel / name).read_text()) for name in ("pid_max", "threads-max"))
+    if os.readlink(pid_namespace) == MACHINE_PIDS:
+        yield _check_process_ids(settings, min(pid_max, threads_max))
+    else:
+        yield _check_process_ids(settings, min(PID_MAX_DEFAULT, threads_max), is_assumed=True)
+    if networks(settings):
+        yield _check_neighbours(int(neighbours.read_text()) if neighbours.exists() else None)
 
 
 def _check_core_dumps(pattern: str) -> CheckResult:
@@ -42,15 +53,20 @@ def _check_core_dumps(pattern: str) -> CheckResult:
     return ok("core", "core dumps start no program on this machine")
 
 
-def _check_process_ids(settings: Settings, maximum: int) -> CheckResult:
+def _check_process_ids(settings: Settings, maximum: int, *, is_assumed: bool = False) -> CheckResult:
     """Compare the processes and threads of all programs and setups together with what the kernel has for the whole
-    machine."""
+    machine. If `is_assumed`, the machine has at least `maximum` unless its operator has lowered it."""
     total = (settings.max_concurrent + settings.max_sessions) * settings.pids_max
     what = "programs and sessions"
     if settings.setup_network != "none":
         total += _setups_max(settings) * setup_pids_max(settings)
         what = "programs, sessions and setups"
     text = f"{what} may start {total} of this machine's {maximum} processes and threads"
+    if is_assumed:
+        text = (
+            f"{what} may start {total} processes and threads; a container does not show how many this machine has, so "
+            f"make sure that kernel.pid_max and kernel.threads-max are at least {2 * total} there"
+        )
     if total > maximum // 2:
         return warning(
             "processes",
@@ -65,8 +81,16 @@ def _setups_max(settings: Settings) -> int:
     return setups_max(settings, os.cpu_count() or 1, memory // MEBIBYTE)
 
 
-def _check_neighbours(maximum: int) -> CheckResult:
-    """Compare the addresses that one program can look up with the table that the kernel has for the whole machine."""
+def _check_neighbours(maximum: int | None) -> CheckResult:
+    """Compare the addresses that one program can look up with the table that the kernel has for the whole machine;
+    None if this process does not see how large that is."""
+    if maximum is None:
+        return warning(
+            "neighbours",
+            "a container does not show how many entries this machine's neighbour table (ARP) has; run sysctl "
+            "net.ipv4.neigh.default.gc_thresh3 on the machine: with 1024, the usual value, a program with network can "
+            "fill it (docs/security.md)",
+        )
     if maximum < NETWORK_ADDRESSES:
         return warning(
             "neighbours",
