@@ -18,6 +18,7 @@ from pyexec.preflight.check_result import CheckResult, failed, ok, warning
 from pyexec.sandbox.isolation_check import PROBE_LABEL, IsolationCheck, ProbeRunner
 from pyexec.sandbox.sandbox import Sandbox
 from pyexec.settings import Settings
+from pyexec.wiring.memory import describe_memory
 from pyexec.wiring.sandboxes import (
     container_spec,
     default_kind,
@@ -25,7 +26,6 @@ from pyexec.wiring.sandboxes import (
     networks,
     security_options,
 )
-from pyexec.wiring.services import default_run_mb, memory_budget_mb
 
 SKEW_SECONDS_MAX = 5.0
 ENGINE_SECONDS = 15.0
@@ -83,14 +83,8 @@ def check_info(settings: Settings, info: DockerInfo) -> Iterator[CheckResult]:
 
 def check_memory(settings: Settings, engine_mb: int) -> CheckResult:
     """Warn if no run with the default limits fits in the memory of all sandboxes together."""
-    budget, needed = memory_budget_mb(settings, engine_mb), default_run_mb(settings)
-    text = f"all sandboxes together may take {budget} MiB; a run with the default limits takes {needed} MiB"
-    if needed <= budget:
-        return ok("memory", text)
-    fix = "lower PYEXEC_DEFAULT_MEMORY_MB and PYEXEC_DEFAULT_DISK_MB"
-    if settings.max_total_memory_mb is not None:
-        fix += ", or raise PYEXEC_MAX_TOTAL_MEMORY_MB"
-    return warning("memory", f"{text}, so requests that name no limits are rejected; {fix}")
+    text, fits = describe_memory(settings, engine_mb)
+    return ok("memory", text) if fits else warning("memory", text)
 
 
 @frozen

@@ -39,6 +39,7 @@ from pyexec.settings import Settings
 from pyexec.tenants_file import webhook_policy
 from pyexec.web.context import Context, WebLimits
 from pyexec.wiring.checks import build_checks
+from pyexec.wiring.memory import describe_memory
 from pyexec.wiring.sandboxes import (
     IndexSource,
     build_environments,
@@ -147,6 +148,9 @@ async def open_replica(
             version=__version__,
         )
         await stores.membership.join(member)
+        memory, fits = describe_memory(settings, identity.memory_mb)
+        if not fits:
+            logger.warning("%s", memory)
         isolation_check = IsolationCheck(engine, isolation_check_config(settings, identity, address))
         index = await stack.enter_async_context(open_index(settings))
         sender = HttpWebhooks(webhook_policy(settings, tenants))

@@ -43,6 +43,7 @@ from pyexec.services.tracing import ExecutionTraces, TracedLog
 from pyexec.services.webhooks import WebhookDeliveries
 from pyexec.settings import Settings
 from pyexec.tenants_file import webhook_policy
+from pyexec.wiring.memory import memory_budget_mb
 from pyexec.wiring.sandboxes import OVERHEAD_MB
 from pyexec.wiring.stores import Stores
 
@@ -130,22 +131,6 @@ def setups_max(settings: Settings, engine_cpus: int, engine_mb: int) -> int:
     if settings.max_setups is not None:
         return settings.max_setups
     return max(1, min(engine_cpus, engine_mb // 2 // settings.setup_memory_mb))
-
-
-def memory_budget_mb(settings: Settings, engine_mb: int) -> int:
-    """Return the maximum memory of all sandboxes together, in MiB.
-
-    By default it is enough for all slots at the default limits and for one run at the ceilings, but never more
-    than the memory of the engine's machine."""
-    if settings.max_total_memory_mb is not None:
-        return settings.max_total_memory_mb
-    largest = settings.max_memory_mb + settings.max_disk_mb + OVERHEAD_MB
-    return min(engine_mb, max(settings.max_concurrent * default_run_mb(settings), largest))
-
-
-def default_run_mb(settings: Settings) -> int:
-    """Return the memory that a run with the default limits reserves, in MiB."""
-    return settings.default_memory_mb + settings.default_disk_mb + OVERHEAD_MB
 
 
 def build_completion(shared: SharedParts) -> CompletionWriter:

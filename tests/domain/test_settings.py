@@ -6,7 +6,8 @@ from pyexec.errors import SettingsError
 from pyexec.limits import policy_of
 from pyexec.settings import Settings
 from pyexec.settings_parser import find_errors, read_settings, setting_docs
-from pyexec.wiring.services import memory_budget_mb, setups_max
+from pyexec.wiring.memory import memory_budget_mb
+from pyexec.wiring.services import setups_max
 
 
 @pytest.mark.parametrize(
@@ -167,9 +168,15 @@ def test_setups_are_as_many_as_processors_and_half_of_the_memory_suffice_for(
 
 @pytest.mark.parametrize(
     ("engine_mb", "budget_mb"),
-    [(100_000, 65_668), (20_000, 20_000), (2_000, 2_000)],
+    [
+        (100_000, 65_668),
+        (20_000, 20_000 - 1024),
+        (4_000, 3_500),
+        (3_500, 3_204),  # one run at the default limits
+        (2_000, 2_000),
+    ],
 )
-def test_the_memory_budget_never_exceeds_the_machine(engine_mb: int, budget_mb: int) -> None:
+def test_the_memory_budget_leaves_memory_to_the_system(engine_mb: int, budget_mb: int) -> None:
     assert memory_budget_mb(Settings(), engine_mb) == budget_mb
 
 

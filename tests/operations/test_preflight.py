@@ -137,11 +137,14 @@ def test_it_finds_a_damaged_deployment_id(image: str, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_it_works_beside_a_running_server(image: str, tmp_path: Path) -> None:
-    with running_server(tmp_path / "data", image, warm_pool="0") as server:
+    little = {"max_total_memory_mb": "100"}
+    with running_server(tmp_path / "data", image, warm_pool="0", **little) as server:
         before = sorted(path.name for path in server.data_dir.rglob("*"))
         port = server.url.rpartition(":")[2]
-        found = check(image, server.data_dir, port=port)
+        found = check(image, server.data_dir, port=port, **little)
         assert found.exit_code == 0
+        (memory,) = found("memory", "warning")
+        assert f"WARNING pyexec.wiring.replica: {memory}\n" in server.log.read_text()
         assert f"in use by a running server, process {server.process.pid}" in found("data", "ok")[0]
         assert "is in use" in found("address", "warning")[0]
         assert sorted(path.name for path in server.data_dir.rglob("*")) == before

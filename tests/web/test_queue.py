@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
+from pyexec.settings import Settings
+from pyexec.wiring.memory import memory_budget_mb
 from tests.support.api import Api, api_of
 from tests.support.archives import script
 from tests.support.metrics import until_figures
@@ -128,6 +130,6 @@ async def test_more_memory_than_the_engine_has_is_refused(short: Server) -> None
         answer = await api.sync(script("print(1)"), {"config": {"memory_mb": total_mb}})
         assert answer.status == 413, answer.document
         assert answer.document["field"] == "config.memory_mb"
-        assert str(total_mb) in answer.document["error"]
+        assert f"together may take {memory_budget_mb(Settings(), total_mb)} MiB" in answer.document["error"]
         answer = await api.sync(script("print(1)"), {"config": {"disk_mb": total_mb}})
         assert (answer.status, answer.document["field"]) == (413, "config.disk_mb"), answer.document
