@@ -191,8 +191,19 @@ async def test_tls_needs_a_trusted_certificate(tmp_path: Path) -> None:
         async with ConsulKV(ConsulConfig(address=address)) as kv:
             with pytest.raises(Unavailable, match="certificate"):
                 await kv.put("key", b"value")
-    with pytest.raises(SettingsError, match="certificates"):
-        ConsulConfig(address=address, ca_file=tmp_path / "absent").tls()
+
+
+def test_a_certificate_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    text = tmp_path / "passwd"
+    text.write_text("root:x:0:0\n")
+    for file, reason in ((tmp_path / "absent", "No such file"), (text, "")):
+        named = f"is '{file}', which cannot be used: .*{reason}.*; allowed: a PEM file"
+        for setting, option in (
+            ("PYEXEC_CONSUL_CA_FILE", "ca_file"),
+            ("PYEXEC_CONSUL_CERT_FILE", "cert_file"),
+        ):
+            with pytest.raises(SettingsError, match=f"^{setting} {named}"):
+                ConsulConfig(address="https://localhost:1", **{option: file}).tls()
 
 
 async def test_a_suspended_consul_is_unavailable_until_it_resumes(tmp_path: Path) -> None:
