@@ -83,7 +83,7 @@ class Images(Protocol):
         """Return all images with a name in this repository."""
 
     async def remove(self, image: Image) -> bool:
-        """Remove an image with all its names; return False if it is still in use."""
+        """Remove an image with all its names; return False if it is still in use and keeps them."""
 
 
 @frozen(kw_only=True)

@@ -9,7 +9,8 @@ from attrs import define, evolve, field
 from pyexec.domain.spec import Spec
 from pyexec.ports import Image, Images
 from pyexec.sandbox.environments import environments
-from pyexec.sandbox.environments.environments import PULLED_REPOSITORY, Environments, EnvironmentsConfig
+from pyexec.sandbox.environments.environments import Environments, EnvironmentsConfig
+from pyexec.sandbox.environments.eviction import PULLED_REPOSITORY
 from tests.events import submitted
 from tests.services.images import image
 

@@ -112,12 +112,18 @@ class DockerImages:
         return [image for image in images if image is not None]
 
     async def remove(self, image: Image) -> bool:
+        """Implement `ports.Images.remove`. If the image is in use, Docker refuses only to remove its last name."""
+        removed = []
         try:
             with translate_errors():
                 for name in image.names or [image.id]:
                     await self._docker.images.delete(name)
+                    removed.append(name)
         except EngineError as error:
             if has_status(error, [HTTPStatus.CONFLICT]):
+                for name in removed:
+                    repository, _, tag = name.rpartition(":")
+                    await self.tag(image.id, repository, tag)
                 return False
             if not has_status(error, [HTTPStatus.NOT_FOUND]):
                 raise

@@ -3,16 +3,14 @@
 The engine stores all state: an image's names hold its key and its size, and the time of its last tagging is the time of
 its last use. So the cache survives a restart. See docs/design/environments.md."""
 
-import hashlib
-import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import anyio
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
-from pyexec.domain.environment import REPOSITORY, Recipe, environment_key, is_replaced, stored_bytes
+from pyexec.domain.environment import REPOSITORY, Recipe, environment_key
 from pyexec.domain.python_version import check_python
 from pyexec.domain.spec import Spec
 from pyexec.errors import ExecutorError, ImageUnavailable
@@ -27,18 +25,17 @@ from pyexec.metrics import (
     timed,
 )
 from pyexec.ports import Image, Images
+from pyexec.sandbox.environments.eviction import (
+    PULLED_REPOSITORY,
+    USE_PRECISION_SECONDS,
+    Eviction,
+    pulled_tag,
+    pulled_tags,
+)
 from pyexec.sandbox.environments.setup import Setup
 from pyexec.sandbox.environments.shared_work import OnOutput, SharedWork
 
-logger = logging.getLogger(__name__)
-
-PULLED_REPOSITORY = "pyexec-pulled"
-"""The server tags each image that it pulls with a name here. It never removes other images, such as the operator's."""
 PULL_SECONDS = 900.0
-USE_PRECISION_SECONDS = 60.0
-"""An image is tagged again at most this often, so its time of last use is known this precisely."""
-IN_USE_SECONDS = 2 * USE_PRECISION_SECONDS
-"""An image that was used this recently is not evicted, because a run may need it."""
 FOUND_SECONDS = 1.0
 """How long a found image is not looked up again. Otherwise, under load, each request would ask the engine for the same
 image. Eviction cannot remove it in this time."""
@@ -72,6 +69,13 @@ class Environments:
     meter: Meter = NOOP_METER
     _found: dict[str, tuple[Image, float]] = field(factory=dict, init=False)
     """The images that were found a moment ago, by name, and the time until which they are not looked up again."""
+    _eviction: Eviction = field(
+        default=Factory(
+            lambda self: Eviction(self.images, self.config.cache_bytes_max, self._found.clear),
+            takes_self=True,
+        ),
+        init=False,
+    )
 
     async def find(self, spec: Spec) -> Image | None:
         """Return the image in which `spec` can run now; None if it must be pulled or built first."""
@@ -151,7 +155,7 @@ class Environments:
             self.meter.count(ENVIRONMENT_BUILDS, "failed")
             raise
         self.meter.count(ENVIRONMENT_BUILDS, "made")
-        self.work.run_in_background(self._evict, name="evict images after a build")
+        self.work.run_in_background(self._eviction.run, name="evict images after a build")
 
     async def _pull(self, name: str, on_output: OnOutput) -> None:
         try:
@@ -161,7 +165,7 @@ class Environments:
             self.meter.count(IMAGE_PULLS, "failed")
             raise
         self.meter.count(IMAGE_PULLS, "pulled")
-        self.work.run_in_background(self._evict, name="evict images after a pull")
+        self.work.run_in_background(self._eviction.run, name="evict images after a pull")
 
     async def _fetch(self, name: str, on_output: OnOutput) -> None:
         on_output(f"pulling {name}\n".encode())
@@ -173,7 +177,7 @@ class Environments:
         image = await self.images.find(name)
         if image is None:
             raise ImageUnavailable(f"the image {name!r} is missing after a successful pull; try again")
-        await self.images.tag(image.id, PULLED_REPOSITORY, _tag(name))
+        await self.images.tag(image.id, PULLED_REPOSITORY, pulled_tag(name))
 
     async def _mark_pulled_image(self, image: Image) -> None:
         for tag in pulled_tags(image.names)[:1]:
@@ -191,73 +195,3 @@ class Environments:
             raise ImageUnavailable(
                 f"the image {name!r} is for {image.architecture}; this server needs {self.config.architecture}"
             )
-
-    async def _evict(self) -> None:
-        try:
-            environments = await self.images.list(REPOSITORY)
-            pulled = await self.images.list(PULLED_REPOSITORY)
-            found = {image.id: image for image in (*environments, *pulled)}
-            cached = [image for image in found.values() if not has_foreign_name(image.names)]
-            for image in images_to_evict(cached, self.config.cache_bytes_max, datetime.now(UTC)):
-                if await self.images.remove(image):
-                    self._found.clear()
-                    logger.info(
-                        "removed the image %s, unused since %s", image.names or image.id, image.used_at
-                    )
-        except ExecutorError as error:
-            logger.warning("evicting images failed; retrying after the next build or pull: %s", error)
-
-
-def images_to_evict(images: Sequence[Image], bytes_max: int, now: datetime) -> Sequence[Image]:
-    """Return the images to remove so that the others fit into `bytes_max`.
-
-    First come the builds that newer ones have replaced, then the least recently used images. Images that may be in use
-    are kept.
-
-    Eviction follows a build or a pull, so the newest use is as recent as `now`, unless one of the two clocks is wrong:
-    that of this machine or of the engine. The earlier time counts, so that a wrong clock makes no image look idle."""
-    newest = max((image.used_at for image in images), default=now)
-    idle_since = min(now, newest) - timedelta(seconds=IN_USE_SECONDS)
-    idle = sorted((image for image in images if image.used_at <= idle_since), key=lambda image: image.used_at)
-    total = sum(map(_own_size, images))
-    evicted = []
-    for image in sorted(idle, key=lambda image: not is_replaced(image.names)):
-        if total <= bytes_max and not is_replaced(image.names):
-            break
-        total -= _own_size(image)
-        evicted.append(image)
-    return evicted
-
-
-def pulled_tags(names: Sequence[str]) -> Sequence[str]:
-    """Return the tags that mark an image as pulled by the server: one for each name under which it was pulled."""
-    prefix = f"{PULLED_REPOSITORY}:"
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-
-
-def has_foreign_name(names: Sequence[str]) -> bool:
-    """Return True if the operator, or another program, has given the image a name: then it is no longer the server's to
-    remove. The server's own names are those in its repositories, and those under which it pulled the image."""
-    marks = pulled_tags(names)
-    return not all(
-        name.partition(":")[0] in (REPOSITORY, PULLED_REPOSITORY)
-        or any(_tag(written) in marks for written in _spellings(name))
-        for name in names
-    )
-
-
-def _spellings(name: str) -> Sequence[str]:
-    """Return the names of a pull that the engine shortens to `name`."""
-    short = name.removesuffix(":latest")
-    hub = ("", "docker.io/", "index.docker.io/", "docker.io/library/", "index.docker.io/library/", "library/")
-    return [f"{prefix}{written}" for prefix in hub for written in {name, short}]
-
-
-def _own_size(image: Image) -> int:
-    """Return the size of an environment without its base image. Only the server gives images such names."""
-    size = stored_bytes(image.names)
-    return image.size_bytes if size is None else size
-
-
-def _tag(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
