@@ -22,14 +22,11 @@ from mcp_types import (
 )
 
 from pyexec.mcp.argument_terms import with_argument_terms
-from pyexec.mcp.executor import Document
+from pyexec.mcp.executor import DISPLAY_VALUES_MAX, Document
 from pyexec.mcp.message_size import within_limit
 
 TEXT_CHARACTERS_MAX = 50_000
 """Characters of each output that the text content shows. The resources have all of it."""
-DISPLAY_VALUES_MAX = 20_000
-"""JSON values in all displays of a result. The SDK validates and encodes them on the event loop, which takes 3 µs for
-each (2026-11-27); a long text is one value."""
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 TEXT_TYPES = ("text/markdown", "text/plain", "application/json", "text/latex", "image/svg+xml", "text/html")
 DISPLAY_LEFT_OUT = "display left out: it has too many JSON values; the HTTP API returns it"

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pyexec.mcp.sessions import Sessions
 
 Document = dict[str, Any]
+DISPLAY_VALUES_MAX = 20_000
+"""JSON values in all displays of a result. The SDK validates and encodes them on the event loop, which takes 3 µs for
+each (2026-11-27); a long text is one value."""
 EXECUTOR = "pyexec.executor"
 """The key of the caller's executor in the scope of an ASGI request."""
 MESSAGE = "pyexec.message"

@@ -181,7 +181,7 @@ def test_what_did_not_end_the_main_thread_is_not_reported(tmp_path: Path, source
 @pytest.mark.parametrize(
     "source",
     [
-        "import os\nos.closerange(3, 99)\n1 / 0",
+        "import os\nos.closerange(3, 4096)\n1 / 0",
         "import atexit, os\natexit.register(os._exit, 1)\n1 / 0",
         "import os, sys\nsys.excepthook = lambda *error: (sys.__excepthook__(*error), os._exit(1))\n1 / 0",
         "import os\nos._exit(1)",

@@ -10,12 +10,11 @@ from pyexec.domain.missing_module import CELL_MODULE_HINT, MODULE_HINT
 from pyexec.domain.outcome import CELL_DISK_HINT, CELL_NETWORK_HINT, DISK_HINT, NETWORK_HINT, STDIN_HINT
 from pyexec.mcp.content import (
     DISPLAY_LEFT_OUT,
-    DISPLAY_VALUES_MAX,
     TEXT_CHARACTERS_MAX,
     file_content,
     tool_result,
 )
-from pyexec.mcp.executor import tool_error
+from pyexec.mcp.executor import DISPLAY_VALUES_MAX, tool_error
 
 PNG = "iVBORw0KGgo="
 

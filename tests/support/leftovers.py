@@ -10,7 +10,7 @@ from tests.support.containers import deployment_of, until_containers
 from tests.support.metrics import until_figures
 from tests.support.server import Server
 
-KEPT = ("log.sqlite3", "log.sqlite3-wal", "log.sqlite3-shm", "lock", "deployment")
+KEPT = ("log.sqlite3", "log.sqlite3-wal", "log.sqlite3-shm", "lock", "deployment", "origin")
 
 
 @frozen

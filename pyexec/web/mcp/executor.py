@@ -18,8 +18,7 @@ from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of
 from pyexec.domain.spec import EvalRequest, Metadata
 from pyexec.errors import ExecutorError, InvalidRequest, KeyReused, UnknownExecution, quote
-from pyexec.mcp.content import DISPLAY_VALUES_MAX
-from pyexec.mcp.executor import Document, OnProgress, tool_error
+from pyexec.mcp.executor import DISPLAY_VALUES_MAX, Document, OnProgress, tool_error
 from pyexec.mcp.progress import ProgressText
 from pyexec.mcp.sessions import Sessions
 from pyexec.services.active_runs import Run
