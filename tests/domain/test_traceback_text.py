@@ -222,9 +222,15 @@ def test_each_kind_of_marker_is_found(line: str) -> None:
     [b"\n", b"x\n", b"T\n", b"  \n", b"Process \n", b'  File "\n', b"Warning:\n", b"  +-+-\n", b":1: a\n"],
 )
 def test_short_lines_take_little_time(line: bytes) -> None:
-    data, parser, start = line * (2_000_000 // len(line)), TracebackParser(), time.process_time()
-    parser.feed(data)
-    assert time.process_time() - start < 0.3
+    def seconds(lines: bytes) -> float:
+        best = 1e9
+        for _ in range(3):
+            parser, start = TracebackParser(), time.process_time()
+            parser.feed(lines * (2_000_000 // len(lines)))
+            best = min(best, time.process_time() - start)
+        return best
+
+    assert seconds(line) < 10 * seconds(b"an ordinary line with some words and the number 12345\n")
 
 
 @pytest.mark.parametrize("digits", [10, 25, 5000])
