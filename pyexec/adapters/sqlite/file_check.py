@@ -12,7 +12,7 @@ def check_log(directory: Path) -> None:
     """Read from the log in `directory`, if there is one, what a server reads at its start.
 
     Call this only while no process has the log open. It creates no file: with `immutable`, SQLite does not use the
-    files that it usually keeps beside the log. Raises `CorruptLog` if the log cannot be read, or has another schema
+    files that it usually keeps next to the log. Raises `CorruptLog` if the log cannot be read, or has another schema
     version, and `Unavailable`."""
     file = directory / FILE_NAME
     if not file.exists():
