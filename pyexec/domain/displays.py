@@ -61,40 +61,39 @@ def must_be_text(mime: str) -> bool:
 
 
 def binary_value(mime: str, value: bytes) -> Iterator[bytes]:
-    """Yield the JSON of bytes in slices: text for a text type, else base64."""
+    """Return the JSON of bytes in slices: text for a text type, else base64."""
     if is_text_type(mime):
-        yield from text_value(mime, value)
-        return
-    quote = b'"'
-    for at in range(0, len(value), SLICE_BYTES):
-        yield quote + binascii.b2a_base64(value[at : at + SLICE_BYTES], newline=False)
-        quote = b""
-    yield quote + b'"'
+        return text_value(mime, value)
+    return _quoted(binascii.b2a_base64(part, newline=False) for part in _parts(value))
 
 
 def text_value(mime: str, value: bytes) -> Iterator[bytes]:
-    """Yield the JSON of a text in slices. That of a binary type must be base64; raise `ValueError` if it is not."""
+    """Return the JSON of a text in slices. Raise `ValueError` if that of a binary type is not base64."""
     if is_binary_type(mime):
-        yield from _base64_value(value.translate(None, _WHITESPACE))
-        return
-    slices = (value[at : at + SLICE_BYTES] for at in range(0, len(value), SLICE_BYTES))
-    yield from encoded_text(slices, ensure_ascii=False)
+        return _quoted(_checked_base64(value.translate(None, _WHITESPACE)))
+    return encoded_text(_parts(value), ensure_ascii=False)
 
 
-def _base64_value(value: bytes) -> Iterator[bytes]:
+def _checked_base64(value: bytes) -> Iterator[bytes]:
     if b"=" in value[:-2]:
         raise ValueError("the padding is not at the end")
-    quote = b'"'
-    for at in range(0, len(value), SLICE_BYTES):
-        part = value[at : at + SLICE_BYTES]
+    for part in _parts(value):
         binascii.a2b_base64(part, strict_mode=True)
-        yield quote + part
-        quote = b""
-    yield quote + b'"'
+        yield part
+
+
+def _parts(value: bytes) -> Iterator[bytes]:
+    return (value[at : at + SLICE_BYTES] for at in range(0, len(value), SLICE_BYTES))
+
+
+def _quoted(slices: Iterator[bytes]) -> Iterator[bytes]:
+    yield b'"'
+    yield from slices
+    yield b'"'
 
 
 def json_value(mime: str, value: bytes) -> Iterator[bytes]:
-    """Yield JSON in slices, as `encoded_json`. That of a text or binary type must be a string."""
+    """Return JSON in slices, as `encoded_json`. Raise `ValueError` if that of a text or binary type is not a string."""
     if must_be_text(mime) and not value.lstrip().startswith(b'"'):
         raise ValueError(f"the value of {mime} is not a string")
     return encoded_json(value)
