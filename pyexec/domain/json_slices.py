@@ -38,8 +38,7 @@ def encoded_json(value: bytes) -> Iterator[bytes]:
     """Yield a JSON value in the form in which Python encodes it, in slices.
 
     Raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values or too much whitespace
-    in one place. A name that occurs
-    twice in one object may remain there twice."""
+    in one place. A name that occurs twice in one object may remain there twice."""
     values = 0
     long_numbers = _LongNumbers()
     decoder = json.JSONDecoder(
