@@ -19,7 +19,6 @@ MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
 SLICE_BYTES = 48 * 1024
 """How many bytes are encoded at once. A multiple of 3 and 4, as base64 encodes 3 bytes as 4."""
-_DATA, _METADATA = b'{"data": {', b'}, "metadata": '
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
@@ -101,11 +100,11 @@ def json_value(mime: str, value: bytes) -> Iterator[bytes]:
 
 def encoded_display(data: Mapping[str, Sequence[bytes]], metadata: Sequence[bytes]) -> bytes:
     """Encode a display as one line of JSON, given the JSON of its values in slices."""
-    parts, begin = [_DATA], b""
+    parts, begin = [b'{"data": {'], b""
     for mime, value in data.items():
         parts += [begin, json.dumps(mime).encode(), b": ", *value]
         begin = b", "
-    return b"".join([*parts, _METADATA, *metadata, b"}"])
+    return b"".join([*parts, b'}, "metadata": ', *metadata, b"}"])
 
 
 def decode_display(line: bytes) -> Display:
@@ -118,17 +117,16 @@ def decode_bounded_display(line: bytes, values_max: int) -> tuple[Display, bool]
     """Decode a display without its JSON that has more than `values_max` values.
 
     Return the display, and True if it is complete. Call this in a thread if the display may be large."""
-    text, data_end = line.decode(), len(_DATA)
+    text = line.decode()
     if count_signs(text) <= values_max:
         return decode_display(line), True
-    kept: dict[str, Any] = {}
-    is_complete = True
-    for mime, value, value_end in members(text, data_end):
-        data_end = value_end
-        if value.startswith('"') or count_signs(value) <= values_max:
-            kept[mime] = json.loads(value)
-        else:
-            is_complete = False
-    metadata = text[data_end + len(_METADATA) : -1]
-    has_metadata = count_signs(metadata) <= values_max
-    return Display(kept, json.loads(metadata) if has_metadata else {}), is_complete and has_metadata
+    document = dict(members(text))
+    values = dict(members(document["data"]))
+    kept = {
+        mime: json.loads(value)
+        for mime, value in values.items()
+        if value.startswith('"') or count_signs(value) <= values_max
+    }
+    has_metadata = count_signs(document["metadata"]) <= values_max
+    metadata = json.loads(document["metadata"]) if has_metadata else {}
+    return Display(kept, metadata), has_metadata and len(kept) == len(values)
