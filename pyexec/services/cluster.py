@@ -111,7 +111,8 @@ def _checked(member: Member, view: ClusterView) -> ClusterView:
     After a restart, the new process has this address, and the Consul session of the old one has not expired yet."""
     answering = {replica.name for replica in view.replicas}
     if answering != {member.replica}:
-        raise Unavailable(f"{', '.join(sorted(answering))} answers at the address of {member.replica}")
+        names = ", ".join(sorted(answering))
+        raise Unavailable(f"replica {names} answers at the address of replica {member.replica}")
     return view
 
 
