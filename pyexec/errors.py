@@ -196,6 +196,10 @@ class ContainerGone(EngineError):
     """The container no longer exists."""
 
 
+class CommitRefused(EngineError):
+    """The container cannot become an image, because of its content. Another attempt would fail, too."""
+
+
 class SandboxBroken(ExecutorError):
     """A sandbox ended, or sent malformed data, before it reported how its program ended."""
 

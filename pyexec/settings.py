@@ -167,7 +167,7 @@ class Settings:
     max_total_memory_mb: int | None = _capacity(
         None,
         "maximum memory of all sandboxes of this replica together, in MiB; none: enough for all slots at the default "
-        "limits and for one run at the ceilings, but 1 GiB less than the machine has (on less than 8 GiB, an eighth)",
+        "limits and one run at the ceilings, at most the machine's memory minus 1 GiB (below 8 GiB: minus an eighth)",
         minimum=16,
     )
     max_sessions: int = _capacity(16, "maximum number of open sessions on this replica", minimum=0)

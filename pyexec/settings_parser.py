@@ -114,11 +114,9 @@ def _webhook_errors(settings: Settings) -> Iterator[SettingsError]:
 
 def _address_errors(settings: Settings) -> Iterator[SettingsError]:
     """Yield an error for each address that is malformed. No error contains the index's URL and its password."""
-    advertised = settings.advertise_addr  # the other replicas append paths to it
-    if advertised and ({*advertised} & {"?", "#"} or not is_url(advertised, ("http", "https"))):
-        yield SettingsError(
-            f"{PREFIX}ADVERTISE_ADDR is {settings.advertise_addr!r}; allowed: http://host:port"
-        )
+    address = settings.advertise_addr  # other replicas append paths to it
+    if address and ({*address} & {"?", "#"} or not is_url(address, ("http", "https"))):
+        yield SettingsError(f"{PREFIX}ADVERTISE_ADDR is {address!r}; allowed: http://host:port")
     if settings.pip_index_url and not is_url(settings.pip_index_url, ("http", "https")):
         yield SettingsError(f"{PREFIX}PIP_INDEX_URL is not a URL that begins with https:// or http://")
     if settings.pip_proxy is not None:
@@ -131,7 +129,7 @@ def _address_errors(settings: Settings) -> Iterator[SettingsError]:
 
 
 def _network_errors(settings: Settings) -> Iterator[SettingsError]:
-    """Yield an error for each network that Docker would not create."""
+    """Yield an error for each network that Docker cannot create: its name is malformed or reserved."""
     for name in ("run_network", "setup_network"):
         network = getattr(settings, name)
         if _NETWORK.fullmatch(network) is None or network in _PREDEFINED_NETWORKS:

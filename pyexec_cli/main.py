@@ -69,7 +69,7 @@ def _show(error: asyncclick.ClickException) -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    """Exit without waiting for threads: one may be blocked for ever on reading or writing a pipe."""
+    """Exit without waiting for threads: one may be blocked forever on reading or writing a pipe."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -24,7 +24,8 @@ def text(name: str, value: object, expected: str = "a str") -> str:
 
 
 def chunk_of_bytes(chunk: bytes) -> bytes:
-    """Return the chunk of a body, which must be bytes. A file in text mode is a wrong value of the right type."""
+    """Return the chunk of a body, which must be bytes. Raise ValueError and not TypeError: an open file has the right
+    type, even if its mode is wrong."""
     if not isinstance(chunk, bytes | bytearray | memoryview):
         kind = type(chunk).__name__
         raise ValueError(f"the data is {kind}, not bytes; open files in binary mode")  # noqa: TRY004

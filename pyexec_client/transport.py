@@ -105,7 +105,7 @@ class _Connector(aiohttp.TCPConnector):
     """Closes its connections only in the process that has opened them.
 
     A child process shares the parent's epoll object. Closing an inherited connection there removes it from this object,
-    and the parent waits for ever for the next response."""
+    and the parent waits forever for the next response."""
 
     def __init__(self) -> None:
         # Each long poll holds a connection, so a limit would make them wait for each other.

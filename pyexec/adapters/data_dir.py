@@ -31,8 +31,8 @@ class DataDir:
     path: Path
     deployment: str
     """A random id, created with the directory. It distinguishes the containers of this server from others."""
-    copy: str | None
-    """None, or a random id of its own if the directory is a copy: the server of the original may still run."""
+    copy_id: str | None
+    """A random id if the directory is a copy, whose original another server may use; else None."""
     _lock: int
 
     @classmethod
@@ -46,7 +46,7 @@ class DataDir:
         try:
             with _translate_errors(path):
                 _lock(lock, path)
-                return cls(path=path, deployment=_deployment(path), copy=_copy_id(path), lock=lock)
+                return cls(path=path, deployment=_deployment(path), copy_id=_copy_id(path), lock=lock)
         except BaseException:
             os.close(lock)
             raise
@@ -142,27 +142,27 @@ def _deployment(path: Path) -> str:
 
 
 def _copy_id(path: Path) -> str | None:
-    """Return None for an original directory, and for a copy an id that no other copy has. The lock must be held.
+    """Return None for an original directory, and a random id for a copy. The lock must be held.
 
     The directory records its own inode. If that differs, it has been copied, restored or moved."""
     file, status = path / _ORIGIN_FILE, path.stat()
-    here = f"{status.st_dev}-{status.st_ino}"
+    inode = f"{status.st_dev}-{status.st_ino}"
     if not file.exists():  # new, or written by an earlier version
-        _write(file, here)
+        _write(file, inode)
         return None
-    recorded, _, copy = file.read_text("ascii", "replace").strip().partition(" ")
-    if recorded != here:
+    recorded, _, copy_id = file.read_text("ascii", "replace").strip().partition(" ")
+    if recorded != inode:
         logger.warning(
-            "%s is a copy, or was restored or moved: sandboxes and sessions of its earlier place are left alone",
+            "the data directory %s was copied, restored or moved; ignoring the sandboxes and sessions of the original",
             path,
         )
-        copy = secrets.token_hex(8)
-        _write(file, f"{here} {copy}")
-    return copy or None
+        copy_id = secrets.token_hex(8)
+        _write(file, f"{inode} {copy_id}")
+    return copy_id or None
 
 
 def _write(file: Path, line: str) -> None:
-    """Write a file of one line, whole or not at all."""
+    """Write a file of one line atomically."""
     draft = file.with_name(f"{file.name}.new")
     with draft.open("w", encoding="ascii") as writer:
         writer.write(f"{line}\n")

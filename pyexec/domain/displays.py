@@ -19,7 +19,6 @@ MIME_TYPES_MAX = 50
 """Maximum number of MIME types of a display."""
 SLICE_BYTES = 48 * 1024
 """How many bytes are encoded at once. A multiple of 3 and 4, as base64 encodes 3 bytes as 4."""
-_DATA, _METADATA = b'{"data": {', b'}, "metadata": '
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 _MIME = re.compile(f"{_NAME}/{_NAME}")
 """The names that can be registered (RFC 6838 §4.2), without parameters."""
@@ -61,40 +60,39 @@ def must_be_text(mime: str) -> bool:
 
 
 def binary_value(mime: str, value: bytes) -> Iterator[bytes]:
-    """Yield the JSON of bytes in slices: text for a text type, else base64."""
+    """Return the JSON of bytes in slices: text for a text type, else base64."""
     if is_text_type(mime):
-        yield from text_value(mime, value)
-        return
-    quote = b'"'
-    for at in range(0, len(value), SLICE_BYTES):
-        yield quote + binascii.b2a_base64(value[at : at + SLICE_BYTES], newline=False)
-        quote = b""
-    yield quote + b'"'
+        return text_value(mime, value)
+    return _quoted(binascii.b2a_base64(part, newline=False) for part in _parts(value))
 
 
 def text_value(mime: str, value: bytes) -> Iterator[bytes]:
-    """Yield the JSON of a text in slices. That of a binary type must be base64; raise `ValueError` if it is not."""
+    """Return the JSON of a text in slices. Raise `ValueError` if that of a binary type is not base64."""
     if is_binary_type(mime):
-        yield from _base64_value(value.translate(None, _WHITESPACE))
-        return
-    slices = (value[at : at + SLICE_BYTES] for at in range(0, len(value), SLICE_BYTES))
-    yield from encoded_text(slices, ensure_ascii=False)
+        return _quoted(_checked_base64(value.translate(None, _WHITESPACE)))
+    return encoded_text(_parts(value), ensure_ascii=False)
 
 
-def _base64_value(value: bytes) -> Iterator[bytes]:
+def _checked_base64(value: bytes) -> Iterator[bytes]:
     if b"=" in value[:-2]:
         raise ValueError("the padding is not at the end")
-    quote = b'"'
-    for at in range(0, len(value), SLICE_BYTES):
-        part = value[at : at + SLICE_BYTES]
+    for part in _parts(value):
         binascii.a2b_base64(part, strict_mode=True)
-        yield quote + part
-        quote = b""
-    yield quote + b'"'
+        yield part
+
+
+def _parts(value: bytes) -> Iterator[bytes]:
+    return (value[at : at + SLICE_BYTES] for at in range(0, len(value), SLICE_BYTES))
+
+
+def _quoted(slices: Iterator[bytes]) -> Iterator[bytes]:
+    yield b'"'
+    yield from slices
+    yield b'"'
 
 
 def json_value(mime: str, value: bytes) -> Iterator[bytes]:
-    """Yield JSON in slices, as `encoded_json`. That of a text or binary type must be a string."""
+    """Return JSON in slices, as `encoded_json`. Raise `ValueError` if that of a text or binary type is not a string."""
     if must_be_text(mime) and not value.lstrip().startswith(b'"'):
         raise ValueError(f"the value of {mime} is not a string")
     return encoded_json(value)
@@ -102,11 +100,11 @@ def json_value(mime: str, value: bytes) -> Iterator[bytes]:
 
 def encoded_display(data: Mapping[str, Sequence[bytes]], metadata: Sequence[bytes]) -> bytes:
     """Encode a display as one line of JSON, given the JSON of its values in slices."""
-    parts, begin = [_DATA], b""
+    parts, begin = [b'{"data": {'], b""
     for mime, value in data.items():
         parts += [begin, json.dumps(mime).encode(), b": ", *value]
         begin = b", "
-    return b"".join([*parts, _METADATA, *metadata, b"}"])
+    return b"".join([*parts, b'}, "metadata": ', *metadata, b"}"])
 
 
 def decode_display(line: bytes) -> Display:
@@ -119,17 +117,16 @@ def decode_bounded_display(line: bytes, values_max: int) -> tuple[Display, bool]
     """Decode a display without its JSON that has more than `values_max` values.
 
     Return the display, and True if it is complete. Call this in a thread if the display may be large."""
-    text, data_end = line.decode(), len(_DATA)
+    text = line.decode()
     if count_signs(text) <= values_max:
         return decode_display(line), True
-    kept: dict[str, Any] = {}
-    is_complete = True
-    for mime, value, value_end in members(text, data_end):
-        data_end = value_end
-        if value.startswith('"') or count_signs(value) <= values_max:
-            kept[mime] = json.loads(value)
-        else:
-            is_complete = False
-    metadata = text[data_end + len(_METADATA) : -1]
-    has_metadata = count_signs(metadata) <= values_max
-    return Display(kept, json.loads(metadata) if has_metadata else {}), is_complete and has_metadata
+    document = dict(members(text))
+    values = dict(members(document["data"]))
+    kept = {
+        mime: json.loads(value)
+        for mime, value in values.items()
+        if value.startswith('"') or count_signs(value) <= values_max
+    }
+    has_metadata = count_signs(document["metadata"]) <= values_max
+    metadata = json.loads(document["metadata"]) if has_metadata else {}
+    return Display(kept, metadata), has_metadata and len(kept) == len(values)

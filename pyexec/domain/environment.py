@@ -60,7 +60,9 @@ def environment_key(base_id: str, recipe: Recipe, index: str = "") -> str:
     """Return the key of the environment that `recipe` builds from the image `base_id`: a hash in hex.
 
     `index` is the URL of the operator's package index, without a password; empty: the installer's default."""
-    content = [_FORMAT, base_id, recipe.pre_commands, recipe.requirements_txt, *filter(None, [index])]
+    content = [_FORMAT, base_id, recipe.pre_commands, recipe.requirements_txt]
+    if index:
+        content.append(index)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

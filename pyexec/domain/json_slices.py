@@ -38,8 +38,7 @@ def encoded_json(value: bytes) -> Iterator[bytes]:
     """Yield a JSON value in the form in which Python encodes it, in slices.
 
     Raise `ValueError` if it is malformed, not finite, nested too deeply, or has too many values or too much whitespace
-    in one place. A name that occurs
-    twice in one object may remain there twice."""
+    in one place. A name that occurs twice in one object may remain there twice."""
     values = 0
     long_numbers = _LongNumbers()
     decoder = json.JSONDecoder(
@@ -177,18 +176,20 @@ def encoded_text(pieces: Iterable[bytes], *, ensure_ascii: bool) -> Iterator[byt
     yield quote + encode(decoder.decode(b"", final=True))[1:].encode()
 
 
-def members(text: str, at: int) -> Iterator[tuple[str, str, int]]:
-    """Yield the names of an object, the JSON of their values, and where each value ends. `at` is after the bracket.
+def members(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names of an object, and the JSON of their values. The text must be encoded as Python encodes it.
 
-    The text is encoded as Python does it. Call this in a thread if it may be long: other threads can run meanwhile."""
+    Call this in a thread if the text may be long: other threads can run meanwhile."""
+    at = 1
     while text[at] != "}":
         begin = _string_end(text, at + 1)
         end = _value_end(text, begin + 2)
-        yield json.loads(text[at:begin]), text[begin + 2 : end], end
+        yield json.loads(text[at:begin]), text[begin + 2 : end]
         at = end + 2 if text[end] == "," else end
 
 
 def _value_end(text: str, at: int) -> int:
+    """Return the end of the value that begins at `at`: the comma or bracket after it."""
     depth = 0
     while True:
         pattern = _BRACKET if depth else _BRACKET_OR_COMMA

@@ -128,11 +128,11 @@ class Schedule:
             if delivery.due_at <= now
         ]
         found.sort(key=lambda delivery: (delivery.due_at, delivery.execution_id))
-        of_tenants, chosen = self._count_by_tenant(), []
+        by_tenant, chosen = self._count_by_tenant(), []
         for delivery in found:
             tenant = _tenant_of(delivery.receiver)
-            if of_tenants[tenant] < IN_FLIGHT_MAX:
-                of_tenants[tenant] += 1
+            if by_tenant[tenant] < IN_FLIGHT_MAX:
+                by_tenant[tenant] += 1
                 chosen.append(delivery)
         return chosen
 
@@ -140,13 +140,13 @@ class Schedule:
         """Return the time at which a delivery becomes due if nothing else changes before; None if none does.
 
         If deliveries are due already, the time has passed."""
-        of_tenants = self._count_by_tenant()
+        by_tenant = self._count_by_tenant()
         in_flight = Counter(delivery.receiver for delivery in self._in_flight.values())
         moments = [
             max(queue[0].due_at, pause.until if (pause := self._pauses.get(receiver)) else -inf)
             for receiver, queue in self._waiting.items()
             if self._room(receiver, in_flight[receiver], inf)
-            and of_tenants[_tenant_of(receiver)] < IN_FLIGHT_MAX
+            and by_tenant[_tenant_of(receiver)] < IN_FLIGHT_MAX
         ]
         return min(moments, default=None)
 
@@ -165,6 +165,7 @@ class Schedule:
         return retried
 
     def _count_by_tenant(self) -> Counter[str]:
+        """Return the number of attempts in progress of each tenant."""
         return Counter(_tenant_of(delivery.receiver) for delivery in self._in_flight.values())
 
     def _retried(self, delivery: Delivery, attempt: Attempt, now: float, jitter: float) -> Delivery | None:

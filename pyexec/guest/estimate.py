@@ -8,12 +8,12 @@ import time
 
 CHECK_SECONDS = 1.0
 PAUSE_FACTOR = 10
-"""How many times as long as counting took the supervisor waits before it counts again."""
+"""The pause after counting, as a multiple of the time that counting took."""
 
 
 class Estimate:
-    """An estimate. A subclass has `read`, which returns the machine's counter; `count`, which estimates what all other
-    processes of the container hold, at most a maximum; and `FREE`: the counter may grow so much before they are
+    """An estimate. A subclass defines `read`, which returns the machine's counter; `count`, which estimates what all
+    other processes of the container hold, at most a maximum; and `FREE`, the growth of the counter above which they are
     counted."""
 
     FREE = 0

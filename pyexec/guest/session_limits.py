@@ -65,8 +65,8 @@ class Limits:
         return max(0.01, (cell.cpu_seconds - self.cpu_seconds()) / CPUS)
 
     def remove_files(self, reason):
-        """After all processes were killed for this reason, remove the files outside of /work, and the System V
-        objects, that count against it, if it is a limit on them.
+        """Remove the files and System V objects that count against the limit on memory or disk space, if `reason` is
+        one of these limits. Call this only after all processes of the session were killed.
 
         Files in /work, and files that cannot be removed, stay: the next cell, or the server, can delete them."""
         if reason == "out_of_memory":

@@ -13,7 +13,8 @@ OTHER_NAMES = {
     "input": "stdin",
     "time_limit": "timeout_seconds",
 }
-"""The arguments to suggest for names that other services use, as in the HTTP API. Not every tool has them."""
+"""Names that other services use, and the argument to suggest for each, as in the HTTP API. Not every tool has each of
+these arguments."""
 _HINTS = {
     "config.network_disabled: false, or --network)": "network: true)",
     "; change it with config.disk_mb, or --disk)": ")",

@@ -17,7 +17,7 @@ each (2026-11-27); a long text is one value."""
 EXECUTOR = "pyexec.executor"
 """The key of the caller's executor in the scope of an ASGI request."""
 MESSAGE = "pyexec.message"
-"""The key of the parsed body there."""
+"""The key of the request's parsed JSON body in the same scope."""
 OnProgress = Callable[[str], Awaitable[None]]
 """Called with each phase of a run and each piece of its output, as text for a person."""
 

@@ -83,7 +83,7 @@ class Images(Protocol):
         """Return all images with a name in this repository."""
 
     async def remove(self, image: Image) -> bool:
-        """Remove an image with all its names; return False if it is still in use and keeps them."""
+        """Remove an image with all its names. If it is in use, keep it and its names, and return False."""
 
 
 @frozen(kw_only=True)
@@ -128,7 +128,8 @@ class SetupContainer(Protocol):
     async def commit(self, repository: str, tag: str, labels: Mapping[str, str]) -> None:
         """Make an image of the container under this name, in one atomic step.
 
-        The image keeps the configuration of the image that the container was started from."""
+        The image keeps the configuration of the image that the container was started from. Raises `CommitRefused` if
+        the content of the container cannot be stored."""
 
     async def remove(self) -> None:
         """Remove the container, if it exists."""

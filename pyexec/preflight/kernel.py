@@ -15,8 +15,8 @@ NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
 """Only the machine's own network namespace has this file."""
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 MACHINE_PIDS = "pid:[4026531836]"
-"""The machine's own pid namespace has this number on every kernel. Since Linux 6.14, every other one has its own
-`pid_max`, in which the machine's does not show (measured 2026-11-28, 6.18: 4194304 instead of 32768)."""
+"""The initial pid namespace, which is the machine's, has this number on every kernel. Since Linux 6.14, every other one
+has a `pid_max` of its own (2026-11-28, Linux 6.18: 4194304 in a container, 32768 on its machine)."""
 PID_MAX_DEFAULT = 32768
 """The lowest default of `pid_max`, with up to 32 processors."""
 NETWORK_ADDRESSES = 65536
@@ -30,7 +30,7 @@ def check_kernel(
     pid_namespace: Path = PID_NAMESPACE,
 ) -> Iterator[CheckResult]:
     """Warn if this machine sends core dumps to a program, or if programs could use up its process ids or its table of
-    neighbours. Say what this process does not see because it is in a container."""
+    neighbours. In a container, say which values of the machine to check."""
     if not settings.engine_host().startswith("unix://"):
         return
     yield _check_core_dumps((kernel / "core_pattern").read_text().strip())
@@ -61,12 +61,13 @@ def _check_process_ids(settings: Settings, maximum: int, *, is_assumed: bool = F
     if settings.setup_network != "none":
         total += _setups_max(settings) * setup_pids_max(settings)
         what = "programs, sessions and setups"
-    text = f"{what} may start {total} of this machine's {maximum} processes and threads"
     if is_assumed:
         text = (
             f"{what} may start {total} processes and threads; a container does not show how many this machine has, so "
             f"make sure that kernel.pid_max and kernel.threads-max are at least {2 * total} there"
         )
+    else:
+        text = f"{what} may start {total} of this machine's {maximum} processes and threads"
     if total > maximum // 2:
         return warning(
             "processes",
@@ -82,8 +83,9 @@ def _setups_max(settings: Settings) -> int:
 
 
 def _check_neighbours(maximum: int | None) -> CheckResult:
-    """Compare the addresses that one program can look up with the table that the kernel has for the whole machine;
-    None if this process does not see how large that is."""
+    """Compare the addresses that one program can look up with the table that the kernel has for the whole machine.
+
+    `maximum` is its number of entries; None if that is unknown."""
     if maximum is None:
         return warning(
             "neighbours",

@@ -117,9 +117,7 @@ class SessionSandbox:
                     frame = await self._connection.stream.next()
                 except (EngineError, Unavailable) as error:
                     if self.end_reason is None:
-                        logger.warning(
-                            "connection to the session's sandbox %s lost: %s", self._connection.name, error
-                        )
+                        logger.warning("connection to sandbox %s lost: %s", self._connection.name, error)
                         await self._reconnect()
                     continue
                 if frame is None:
@@ -196,8 +194,9 @@ class SessionSandbox:
         return await self._connection.engine_answers()
 
     async def cpu_seconds(self) -> float | None:
-        """Return the processor time of the container without transfers, as `SessionConnection.cpu_seconds`."""
-        return (used := await self._connection.cpu_seconds()) and used - self._transfers.cpu_seconds
+        """Return the processor time of the container without that of transfers; None if the engine reports none."""
+        used = await self._connection.cpu_seconds()
+        return None if used is None else used - self._transfers.cpu_seconds
 
     async def remove(self) -> None:
         """Kill the sandbox and remove its container. `serve` ends, and does not reconnect."""

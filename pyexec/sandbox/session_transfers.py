@@ -21,7 +21,6 @@ TRANSFERS_MAX = 8
 """Transfers of each kind that run at once. More wait: each takes memory here, and a thread or files in the sandbox."""
 FRAME_SECONDS = 60.0
 """How long the supervisor may take for the next frame of a transfer. It searches 100,000 files in a few seconds."""
-
 CPU_SECONDS, CPU_SECONDS_PER_BYTE = 0.2, 0.4 / (64 * 1024 * 1024)
 """The processor time that the supervisor may take for a transfer and for each byte: about twice what was measured."""
 

@@ -106,11 +106,13 @@ class Cluster:
 
 
 def _checked(member: Member, view: ClusterView) -> ClusterView:
-    """Return the answer of a member. Raises `Unavailable` if another replica answers at its address: a restarted one,
-    before the Consul session of the process before it has expired."""
+    """Return the answer of a member. Raises `Unavailable` if another replica answers at its address.
+
+    After a restart, the new process has this address, and the Consul session of the old one has not expired yet."""
     answering = {replica.name for replica in view.replicas}
     if answering != {member.replica}:
-        raise Unavailable(f"{', '.join(sorted(answering))} answers at the address of {member.replica}")
+        names = ", ".join(sorted(answering))
+        raise Unavailable(f"replica {names} answers at the address of replica {member.replica}")
     return view
 
 

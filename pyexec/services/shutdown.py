@@ -43,8 +43,9 @@ def log_closed(session_ids: Sequence[str]) -> None:
     _log_first([f"session {session_id} is closed" for session_id in session_ids], "sessions are closed")
 
 
-def _log_first(lines: Sequence[str], all_of_them: str) -> None:
+def _log_first(lines: Sequence[str], rest: str) -> None:
+    """Log the first lines, and how many more there are. `rest` says what has happened to those."""
     for line in lines[:LINES_MAX]:
         logger.warning("shutdown: %s", line)
     if len(lines) > LINES_MAX:
-        logger.warning("shutdown: %d more %s", len(lines) - LINES_MAX, all_of_them)
+        logger.warning("shutdown: %d more %s", len(lines) - LINES_MAX, rest)

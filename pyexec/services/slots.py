@@ -249,13 +249,12 @@ class Slots:
         return None if found is None else found[1]
 
     def _delays_others(self, tenant: str) -> bool:
-        """Return False if a tenant waits for itself: it is at its `max_running`, or itself holds the memory that its
-        first waiter needs."""
+        """Return False if a tenant waits for itself: it is at its `max_running`, or its own programs and sessions leave
+        too little memory for its first waiter."""
         allowed = self.tenants.get(tenant).max_running
         if allowed is not None and self._running[tenant] >= allowed:
             return False
-        needed_mb, held_mb = self._queue.first_of(tenant).slot.memory_mb, self._held_mb[tenant]
-        return held_mb == 0 or needed_mb + held_mb <= self._memory_mb_max
+        return self._queue.first_of(tenant).slot.memory_mb + self._held_mb[tenant] <= self._memory_mb_max
 
     def _fits(self, slot: Slot) -> bool:
         return self._free > 0 and slot.memory_mb <= self._free_mb

@@ -18,7 +18,7 @@ from pyexec.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from pyexec.web.connections import BrokenTransfer
 from pyexec.web.context import ACCESS_LOG, METER, SERVER_STATE, TENANT, TENANTS, Handler, read_token
 from pyexec.web.error_responses import forget_frames, json_error
-from pyexec.web.handlers.documentation import PAGES
+from pyexec.web.handlers import documentation
 
 access_logger = logging.getLogger("pyexec.web.access")
 """Operators filter by this name, so it does not depend on the name of this module."""
@@ -37,7 +37,7 @@ MODE_OF_ROUTE = {
     "/mcp": "mcp",
 }
 
-PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json", *PAGES})
+PUBLIC_PATHS = frozenset({"", "/health", "/ready", "/docs", "/openapi.json", *documentation.PATHS})
 """Paths that need no token: health checks, and the pages that a browser or an agent opens before it has one."""
 SAFE_METHODS = ("GET", "HEAD")
 """Methods that change nothing."""

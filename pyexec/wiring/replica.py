@@ -138,8 +138,8 @@ async def open_replica(
         identity = await engine.identify()
         await prepare_networks(settings, engine)
         stores = await _open_stores(stack, settings, replica_id, meter)
-        if stores.copy is not None:  # the sandboxes and sessions of the original belong to another server
-            identity = evolve(identity, id=f"{identity.id}+{stores.copy}")
+        if stores.copy_id is not None:  # the sandboxes and sessions of the original belong to another server
+            identity = evolve(identity, id=f"{identity.id}+{stores.copy_id}")
         member = Member(
             replica=replica_id,
             engine=identity.id,

@@ -15,7 +15,7 @@ from pyexec.settings import Settings
 class Stores:
     """The stores, as ports. `deployment` is the id of all servers that share them.
 
-    `copy` is another id if the stores are a copy of those of a server that may still run."""
+    `copy_id` is a random id if the stores are a copy, whose original another server may use."""
 
     deployment: str
     log: EventLog
@@ -23,7 +23,7 @@ class Stores:
     blobs: BlobStore
     membership: Membership
     peers: Peers
-    copy: str | None = None
+    copy_id: str | None = None
 
 
 async def open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
@@ -32,7 +32,7 @@ async def open_embedded(stack: AsyncExitStack, settings: Settings) -> Stores:
     blobs = open_object_blobs(settings, log.deployment) or await FileBlobs.open(settings.data_dir / "blobs")
     return Stores(
         deployment=log.deployment,
-        copy=log.copy,
+        copy_id=log.copy_id,
         log=log,
         session_log=log.sessions,
         blobs=blobs,

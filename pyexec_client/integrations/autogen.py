@@ -8,14 +8,14 @@ from typing import Unpack
 from ..client import AsyncClient
 from ..errors import InvalidRequest
 from ..options import RunOptions
-from .missing import missing
+from .missing_package import missing_package
 from .model_text import CHARACTERS_MAX, checked_characters, exit_code, rejection, text_of
 
 try:
     from autogen_core import CancellationToken
     from autogen_core.code_executor import CodeBlock, CodeExecutor, CodeResult
 except ModuleNotFoundError as error:
-    raise missing("autogen-core", error) from error
+    raise missing_package("autogen-core", error) from error
 
 _PYTHON = ("python", "py", "python3")
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InvalidRequest
 from ..result import Result
 from ..sync import Client
-from .missing import missing
+from .missing_package import missing_package
 from .model_text import (
     CHARACTERS_MAX,
     checked_characters,
@@ -27,7 +27,7 @@ try:
     from google.adk.code_executors.code_execution_utils import CodeExecutionInput, CodeExecutionResult, File
     from pydantic import Field
 except ModuleNotFoundError as error:
-    raise missing("google-adk", error) from error
+    raise missing_package("google-adk", error) from error
 
 _ENTRYPOINT = "main.py"
 

@@ -9,7 +9,7 @@ from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..result import Result
 from ..sync import Client
-from .missing import missing
+from .missing_package import missing_package
 from .model_text import (
     CHARACTERS_MAX,
     checked_characters,
@@ -22,7 +22,7 @@ from .model_text import (
 try:
     from langchain_core.tools import StructuredTool, ToolException
 except ModuleNotFoundError as error:
-    raise missing("langchain-core", error) from error
+    raise missing_package("langchain-core", error) from error
 
 Message = tuple[str | list[dict[str, str]], Result]
 """The content and the artifact of a tool message."""

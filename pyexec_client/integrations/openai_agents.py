@@ -7,7 +7,7 @@ from typing import Unpack
 from ..client import AsyncClient
 from ..errors import InvalidRequest
 from ..options import RunOptions
-from .missing import missing
+from .missing_package import missing_package
 from .model_text import (
     CHARACTERS_MAX,
     checked_characters,
@@ -20,7 +20,7 @@ from .model_text import (
 try:
     from agents import FunctionTool, ToolOutputImage, ToolOutputText, function_tool
 except ModuleNotFoundError as error:
-    raise missing("openai-agents", error) from error
+    raise missing_package("openai-agents", error) from error
 
 
 def run_python_tool(

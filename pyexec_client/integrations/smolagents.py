@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from ..errors import InvalidRequest
 from ..options import RunOptions
 from ..sync import Client
-from .missing import missing
+from .missing_package import missing_package
 from .model_text import CHARACTERS_MAX, checked_characters, images_of, rejection, shortened, text_of
 
 try:
@@ -19,7 +19,7 @@ try:
     from smolagents.local_python_executor import CodeOutput, InterpreterError, PythonExecutor
     from smolagents.tools import get_tools_definition_code
 except ModuleNotFoundError as error:
-    raise missing("smolagents", error) from error
+    raise missing_package("smolagents", error) from error
 
 _FINAL_ANSWER = """
 class FinalAnswer(BaseException): pass

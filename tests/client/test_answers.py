@@ -198,6 +198,6 @@ def test_a_number_of_any_length_does_not_hide_a_result(digits: int) -> None:
     ],
 )
 def test_errors_can_be_pickled(error: errors.PyexecError) -> None:
-    """A process pool sends the error of a worker; if it cannot read it, the pool waits for ever or breaks."""
+    """A process pool sends the error of a worker; if it cannot read it, the pool waits forever or breaks."""
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

@@ -62,17 +62,17 @@ async def test_each_directory_has_its_own_deployment_id(tmp_path: Path) -> None:
 
 async def test_a_copy_of_a_directory_has_an_id_of_its_own(tmp_path: Path) -> None:
     async with await EmbeddedLog.open(tmp_path / "a") as original:
-        assert original.copy is None
+        assert original.copy_id is None
         shutil.copytree(tmp_path / "a", tmp_path / "b")
     async with await EmbeddedLog.open(tmp_path / "b") as log:
-        assert log.copy is not None
+        assert log.copy_id is not None
         assert log.deployment == original.deployment
-        first = log.copy
+        first = log.copy_id
     (tmp_path / "b").rename(tmp_path / "c")
     async with await EmbeddedLog.open(tmp_path / "c") as log:
-        assert log.copy == first
+        assert log.copy_id == first
     async with await EmbeddedLog.open(tmp_path / "a") as log:
-        assert log.copy is None
+        assert log.copy_id is None
 
 
 async def test_checks_of_a_hanging_log_can_be_cancelled(log: EmbeddedLog) -> None:

@@ -4,7 +4,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
-from time import process_time
+from functools import partial
 
 import pytest
 from aiohttp.multipart import parse_content_disposition
@@ -26,14 +26,8 @@ from pyexec.web.sse import parse_position
 from tests.domain.tars import Entry, check_archive, tar
 from tests.domain.test_spec import POLICY
 from tests.support.cases import sampled
+from tests.support.growth import FACTOR, assert_growth
 
-ROUNDS = 3
-FACTOR = 8
-RATIO_MAX = 27
-"""The largest allowed ratio of two times, if the second input is eight times as large: three times for each doubling.
-Quadratic time gives 64."""
-SHORTEST_SECONDS = 0.0002
-"""Times below this one say nothing: the clock and the fixed costs of a call dominate them."""
 HEADER = 8190
 MEBIBYTE = 1024 * 1024
 LARGE = 8 * MEBIBYTE
@@ -192,25 +186,13 @@ WORST: dict[str, tuple[Parse, int, Callable[[int], str]]] = {
 }
 
 
-def seconds_of(parse: Parse, text: str, times: int) -> float:
-    started = process_time()
-    for _ in range(times):
-        with suppress(InvalidRequest, AssertionError):
-            parse(text)
-    return process_time() - started
-
-
 @pytest.mark.filterwarnings("ignore::aiohttp.multipart.BadContentDispositionHeader")
 @sampled("which", WORST, every=4)
 def test_parsing_takes_linear_time(which: str) -> None:
     parse, limit, worst = WORST[which]
-    whole, part = worst(limit), worst(limit // FACTOR)
-    times = 1
-    while seconds_of(parse, part, times) < SHORTEST_SECONDS:
-        times *= 4
-    for _ in range(3):  # another process may disturb all rounds of a measurement
-        shorter = min(seconds_of(parse, part, times) for _ in range(ROUNDS))
-        longer = min(seconds_of(parse, whole, times) for _ in range(ROUNDS))
-        if longer <= RATIO_MAX * shorter:
-            return
-    pytest.fail(f"{FACTOR} times the size takes {longer / shorter:.1f} times as long")
+
+    def attempt(text: str) -> None:
+        with suppress(InvalidRequest, AssertionError):
+            parse(text)
+
+    assert_growth(partial(attempt, worst(limit // FACTOR)), partial(attempt, worst(limit)))

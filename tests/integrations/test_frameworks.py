@@ -98,7 +98,7 @@ def test_the_example_on_the_page_runs(framework: str, machine: Server, tmp_path:
 def test_without_its_framework_a_module_names_the_package_to_install(
     framework: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the module that is missing: `agents`, for example, is in another package than the one of that name."""
+    """The missing module can have another name. For example, `agents` is a module of openai-agents."""
     for module in ("agents", "autogen_core", "google.adk", "langchain_core", "PIL", "smolagents"):
         monkeypatch.setitem(sys.modules, module, None)
     package = PACKAGES[framework]

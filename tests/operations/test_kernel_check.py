@@ -84,7 +84,7 @@ def test_a_small_table_of_neighbours_is_a_warning(
 
 
 @pytest.mark.parametrize(("concurrent", "verdict"), [(8, Verdict.OK), (60, Verdict.WARNING)])
-def test_a_container_does_not_pass_off_its_own_numbers_as_those_of_the_machine(
+def test_values_of_a_container_are_not_reported_as_those_of_the_machine(
     tmp_path: Path, concurrent: int, verdict: Verdict
 ) -> None:
     write_kernel(tmp_path, pid_max=4194304)

@@ -76,14 +76,14 @@ def test_a_wrong_clock_evicts_no_image_in_use(ahead: timedelta) -> None:
 
 
 def test_images_become_idle_while_no_image_is_used() -> None:
-    """Perhaps no build follows a burst of builds. A wrong clock of this machine evicts nothing then, either."""
+    """No build may follow a burst of builds. A wrong clock of this machine evicts nothing then, either."""
     kept = [image(1, 50, 150), image(2, 50, 130), image(3, 50, 130)]
     ahead = NOW + timedelta(days=30)
-    quiet = timedelta(seconds=130)
+    unused_for = timedelta(seconds=130)
     assert images_to_evict(kept, 10, ahead, timedelta(seconds=99)) == []
     assert images_to_evict(kept, 10, ahead, timedelta(seconds=100)) == kept[:1]
-    assert images_to_evict([*kept, image(4, 50, 129)], 100, ahead, quiet) == kept[:2]
-    assert images_to_evict([image(1, 50, 150)], 10, NOW, quiet) == []
+    assert images_to_evict([*kept, image(4, 50, 129)], 100, ahead, unused_for) == kept[:2]
+    assert images_to_evict([image(1, 50, 150)], 10, NOW, unused_for) == []
 
 
 def test_an_image_in_which_a_program_runs_counts() -> None:

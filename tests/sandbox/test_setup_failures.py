@@ -8,7 +8,9 @@ from typing import Any
 
 import anyio
 import pytest
+from aiodocker.exceptions import DockerError
 
+from pyexec.adapters.docker.client import translate
 from pyexec.domain.environment import Recipe
 from pyexec.errors import EngineError, ExecutorError, ImageUnavailable, SetupFailed, SetupTimeout
 from pyexec.sandbox.environments import setup_watch
@@ -161,7 +163,7 @@ REFUSED = 'Error processing tar file(exit status 1): failed to mknod("/opt", S_I
 async def failure_of_commit(message: str) -> Exception:
     class Refusing:
         async def commit(self, *_: object) -> None:
-            raise EngineError(message)
+            raise translate(DockerError(500, message))
 
     container: Any = Refusing()
     with pytest.raises((SetupFailed, EngineError)) as caught:

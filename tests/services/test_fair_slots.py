@@ -149,6 +149,17 @@ async def test_a_large_program_starts_before_later_ones_once_its_tenant_holds_no
         assert (slots.queue_length, slots.in_use_by("heavy")) == (0, 1)
 
 
+async def test_a_program_that_fits_in_no_memory_of_the_server_delays_no_other_tenant() -> None:
+    """For example, it was accepted before a restart with a lower limit."""
+    too_large, small = (evolve(LIMITS, memory_mb=memory_mb, disk_mb=0) for memory_mb in (11_000, 1000))
+    slots = slots_of(concurrent=9, memory_mb=10_000)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(slots.reserve, too_large, 60, "heavy", name="too large")
+        await anyio.wait_all_tasks_blocked()
+        assert slots.try_reserve(small, "light") is not None
+        tasks.cancel_scope.cancel()
+
+
 async def test_the_queue_limit_counts_each_tenant_alone(log: InlineLog) -> None:
     slots = slots_of(concurrent=1, queue=2)
     slots.reserve_unconditionally(LIMITS, "light")

@@ -48,7 +48,7 @@ def test_setups_begin_in_the_order_of_arrival() -> None:
 
 
 def test_a_setup_that_may_be_over_is_not_joined() -> None:
-    """Otherwise requests whose setup always fails could keep their place for ever."""
+    """Otherwise requests whose setup always fails could keep their place forever."""
     lane = SetupLane(1, Tenants())
     assert lane.join(ONE, DEFAULT_TENANT) is lane.join(ONE, DEFAULT_TENANT)
     other = lane.join(TWO, DEFAULT_TENANT)

@@ -2,8 +2,7 @@
 
 import asyncio
 import socket
-from asyncio import StreamReader, StreamWriter, open_connection
-from contextlib import AsyncExitStack, suppress
+from asyncio import open_connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,8 +11,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from pyexec.adapters import connection_limit, index_proxy
-from pyexec.adapters.connection_limit import ConnectionLimits
 from pyexec.adapters.index_proxy import IndexProxy, basic_auth, serve_index
 from pyexec.addresses import split_host_port
 from pyexec.errors import SettingsError
@@ -23,8 +20,6 @@ from tests.support.index import own_network, running_index, wheel
 from tests.support.server import running_server
 
 PASSWORD = "secret-of-the-index"
-
-Connection = tuple[StreamReader, StreamWriter]
 
 
 def free_port(host: str) -> int:
@@ -229,84 +224,6 @@ async def raw_status(proxy: IndexProxy, path: str, auth: str) -> int:
         return int((await reader.read()).split()[1])
     finally:
         writer.close()
-
-
-async def test_connections_are_limited_in_total_and_for_each_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_proxy, "LIMITS", ConnectionLimits(total=6, per_address=4))
-    monkeypatch.setattr(connection_limit, "REFUSED_MAX", 2)
-    monkeypatch.setattr(connection_limit, "REFUSED_SECONDS", 0.5)
-    app = web.Application()
-    app.router.add_get("/a/simple/", found)
-    async with (
-        AsyncExitStack() as streams,
-        TestServer(app) as index,
-        serve_index(f"127.0.0.1:{free_port('127.0.0.1')}", str(index.make_url("/a/simple")), None) as proxy,
-    ):
-        with proxy.grant() as granted:
-            request = f"GET /a/simple/ HTTP/1.1\r\nHost: x\r\nAuthorization: {auth_of(granted)}\r\n\r\n"
-
-            async def connect(client: str) -> Connection:
-                connection = await open_connection(
-                    *split_host_port(proxy.address), local_addr=(f"127.0.0.{client}", 0)
-                )
-                streams.callback(connection[1].close)
-                return connection
-
-            async def answer(connection: Connection) -> bytes:
-                reader, writer = connection
-                writer.write(request.encode())
-                async with asyncio.timeout(5):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    return head + (b"" if b" 200 " in head else await reader.read())
-
-            own = [await connect("2") for _ in range(4)]
-            refused = await answer(await connect("2"))
-            assert refused.startswith(b"HTTP/1.1 429 ")
-            assert b"Retry-After: 5" in refused
-            assert b"4 connections from 127.0.0.2 are open" in refused
-            for client in "34":
-                assert (await answer(await connect(client))).startswith(b"HTTP/1.1 200 ")
-            refused = await answer(await connect("5"))
-            assert refused.startswith(b"HTTP/1.1 503 ")
-            assert b"6 connections are open" in refused
-            silent = [await connect("5") for _ in range(3)]  # the last one gets no answer
-            async with asyncio.timeout(5):
-                with suppress(ConnectionResetError):
-                    assert await silent[2][0].read() == b""
-                with suppress(ConnectionResetError):
-                    assert await silent[0][0].read() == b""
-            assert (await answer(own[0])).startswith(b"HTTP/1.1 200 ")
-            own[1][1].close()
-            await asyncio.sleep(0.1)
-            assert (await answer(await connect("5"))).startswith(b"HTTP/1.1 200 ")
-
-
-async def test_a_setup_has_a_bounded_number_of_requests_in_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_proxy, "REQUESTS_MAX", 2)
-    released = asyncio.Event()
-
-    async def wait(_: web.Request) -> web.Response:
-        await released.wait()
-        return web.Response()
-
-    app = web.Application()
-    app.router.add_get("/a/simple/", wait)
-    async with (
-        TestServer(app) as index,
-        serve_index(f"127.0.0.1:{free_port('127.0.0.1')}", str(index.make_url("/a/simple")), None) as proxy,
-    ):
-        with proxy.grant() as granted, proxy.grant() as other:
-            paths = [raw_status(proxy, "/a/simple/", auth_of(setup)) for setup in [granted] * 2 + [other]]
-            waiting = [asyncio.create_task(path) for path in paths]
-            await asyncio.sleep(0.2)
-            assert await raw_status(proxy, "/a/simple/", auth_of(granted)) == 429
-            waiting.pop(0).cancel()  # a client that leaves ends its request
-            await asyncio.sleep(0.2)
-            waiting.append(asyncio.create_task(raw_status(proxy, "/a/simple/", auth_of(granted))))
-            await asyncio.sleep(0.2)
-            released.set()
-            assert await asyncio.gather(*waiting) == [200] * 3
-            assert await raw_status(proxy, "/a/simple/", auth_of(granted)) == 200
 
 
 async def test_an_address_in_use_is_named() -> None:

@@ -77,33 +77,34 @@ class ObjectBlobs:
             ) from error
 
     async def put(self, name: str, chunks: AsyncIterator[bytes]) -> None:
-        key = self._key(name)
         begin, is_whole = await _beginning(chunks)
-        failure = await (self._put_small(key, begin) if is_whole else self._put_large(key, begin, chunks))
-        if failure is not None:
-            raise Unavailable(
-                f"storing {name} in the blob store at {self._url} failed: {_first_line(failure)}"
-            ) from failure
+        if is_whole:
+            await self._put_small(name, begin)
+        else:
+            await self._put_large(name, begin, chunks)
 
-    async def _put_small(self, key: str, data: bytes) -> Exception | None:
-        """Store `data`. Return the error of the store, if there is one."""
-        with anyio.CancelScope(shield=True):  # a deletion that follows must not overtake it
-            try:
-                await obstore.put_async(self._stores.quick, key, data, use_multipart=False)
-            except (BaseError, OSError) as error:
-                return error
-        return None
+    async def _put_small(self, name: str, data: bytes) -> None:
+        """Store `data` in one request."""
+        try:
+            with anyio.CancelScope(shield=True):  # a deletion that follows must not overtake it
+                await obstore.put_async(self._stores.quick, self._key(name), data, use_multipart=False)
+        except (BaseError, OSError) as error:
+            raise self._not_stored(name, error) from error
 
-    async def _put_large(self, key: str, begin: bytes, chunks: AsyncIterator[bytes]) -> Exception | None:
-        """Store `begin` and `chunks`. Return the error of the store, if there is one."""
-        upload = _Upload(self._stores.upload, key)
+    async def _put_large(self, name: str, begin: bytes, chunks: AsyncIterator[bytes]) -> None:
+        """Store `begin` and `chunks` in parts."""
+        upload = _Upload(self._stores.upload, self._key(name))
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(upload.run, name=f"upload of {key}")
+                tasks.start_soon(upload.run, name=f"upload of {name}")
                 await upload.feed(begin, chunks)
         except ExceptionGroup as group:
             raise group.exceptions[0] from group.exceptions[0].__cause__
-        return upload.failure
+        if upload.failure is not None:
+            raise self._not_stored(name, upload.failure) from upload.failure
+
+    def _not_stored(self, name: str, error: Exception) -> Unavailable:
+        return Unavailable(f"storing {name} in the blob store at {self._url} failed: {_first_line(error)}")
 
     async def read(self, name: str) -> AsyncIterator[bytes]:
         key = self._key(name)

@@ -53,10 +53,12 @@ class ConsulConfig:
             return None
         context = ssl.create_default_context()
         if self.ca_file is not None:
-            with _naming("PYEXEC_CONSUL_CA_FILE", self.ca_file, "a PEM file with certificate authorities"):
+            with _translate_errors(
+                "PYEXEC_CONSUL_CA_FILE", self.ca_file, "a PEM file with certificate authorities"
+            ):
                 context.load_verify_locations(self.ca_file)
         if self.cert_file is not None:
-            with _naming(
+            with _translate_errors(
                 "PYEXEC_CONSUL_CERT_FILE", self.cert_file, "a PEM file with a certificate and its key"
             ):
                 context.load_cert_chain(self.cert_file)
@@ -64,8 +66,8 @@ class ConsulConfig:
 
 
 @contextmanager
-def _naming(setting: str, path: Path, allowed: str) -> Iterator[None]:
-    """Raise `SettingsError` with the setting, its file and what it must contain, if the file cannot be used."""
+def _translate_errors(setting: str, path: Path, allowed: str) -> Iterator[None]:
+    """Raise `SettingsError` if the file of a setting cannot be used. `allowed` is what the file must contain."""
     try:
         yield
     except OSError as error:  # includes ssl.SSLError

@@ -19,7 +19,14 @@ from aiodocker.exceptions import DockerError
 from aiohttp.client_exceptions import UnixClientConnectorError
 
 from pyexec.addresses import is_url
-from pyexec.errors import EngineError, ImageUnavailable, SettingsError, Unavailable, shorten
+from pyexec.errors import (
+    CommitRefused,
+    EngineError,
+    ImageUnavailable,
+    SettingsError,
+    Unavailable,
+    shorten,
+)
 from pyexec.metrics import DOCKER_ERRORS, DOCKER_REQUEST_SECONDS, Meter
 
 GONE_STATUSES: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
@@ -30,8 +37,10 @@ MESSAGE_LENGTH_MAX: Final = 2000
 """Maximum number of characters of a message of Docker: a registry or an image may choose its text."""
 _ETC_VOLUME: Final = re.compile("pyexec-etc-[0-9a-f]{32}")
 _REMOVED: Final = ("no such volume", "bind source path does not exist", "no such file or directory")
-_BAD_COPY, _NO_SPACE = "Error processing tar file", "no space left on device"
-"""In Docker's messages: files cannot be copied into a container, or the engine's disk is full."""
+_BAD_FILES, _NO_SPACE = "Error processing tar file", "no space left on device"
+"""In Docker's messages: files cannot be stored in a container or an image, or the engine's disk is full."""
+_TOO_DEEP: Final = "max depth exceeded"
+"""In Docker's message if an image would have too many layers: more than 125 in Docker 20.10."""
 _NO_PYTHON: Final = ("executable file not found", "no such file or directory", "exec format error")
 _BAD_MOUNT: Final = (
     "cannot mount volume over existing file",
@@ -188,10 +197,14 @@ def translate(error: DockerError, image: str = "") -> Exception:
         )
     if image and error.status == HTTPStatus.NOT_FOUND and "image" in message.lower():
         return ImageUnavailable(f"the image {image!r} does not exist on this Docker engine")
-    if image and _BAD_COPY in message and _NO_SPACE not in message:
+    if _BAD_FILES in message and _NO_SPACE not in message:
+        if not image:
+            return CommitRefused(f"files of the container cannot be stored: {message}")
         return ImageUnavailable(
             f"setups cannot run in the image {image!r}: their files cannot be copied to /.pyexec: {message}"
         )
+    if _TOO_DEEP in message:
+        return CommitRefused(f"the image has too many layers: {message}")
     if image and any(sign in message for sign in _NO_PYTHON):
         return ImageUnavailable(f"the image {image!r} has no python3 that runs on this machine: {message}")
     if image and any(sign in message for sign in _BAD_MOUNT):

@@ -111,9 +111,9 @@ class EmbeddedLog:
         return self._data_dir.deployment
 
     @property
-    def copy(self) -> str | None:
-        """An id of its own if the data directory is a copy, else None."""
-        return self._data_dir.copy
+    def copy_id(self) -> str | None:
+        """A random id if the data directory is a copy, whose original another server may use; else None."""
+        return self._data_dir.copy_id
 
     async def append(
         self,

@@ -180,8 +180,8 @@ class Environments:
         await self.images.tag(image.id, PULLED_REPOSITORY, pulled_tag(name))
 
     async def _mark_pulled_image(self, image: Image) -> None:
-        for tag in pulled_tags(image.names)[:1]:
-            await self._mark_used(image, PULLED_REPOSITORY, tag)
+        if tags := pulled_tags(image.names):
+            await self._mark_used(image, PULLED_REPOSITORY, tags[0])
 
     async def _mark_used(self, image: Image, repository: str, tag: str) -> None:
         """Tag the image again, so that the engine records the current time as its last use.

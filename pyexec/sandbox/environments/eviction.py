@@ -36,11 +36,12 @@ class Eviction:
     _newest_use: datetime | None = field(default=None, init=False)
     """The most recent use of an image, by the clock of the engine."""
     _newest_use_seen: float = field(default=0.0, init=False)
+    """When eviction first saw this use, by the monotonic clock of this machine."""
 
     async def run(self) -> None:
-        """Evict images, and repeat this while the rest is too large. Perhaps no further build or pull follows.
+        """Evict images. Repeat this until the rest fits: no further build or pull may follow that would start it again.
 
-        If eviction is already running, request that it repeats at once, and return."""
+        If eviction is already running, let it repeat at once, and return."""
         self._requested.set()
         if self._is_running:
             return
@@ -59,10 +60,10 @@ class Eviction:
         """Evict idle images once. Return True if more must be evicted later, or if the engine fails."""
         try:
             cached = await self._list()
-            quiet = self._time_since_newest_use(cached)
+            unused_for = self._time_since_newest_use(cached)
             busy: set[str] = set()
-            while going := images_to_evict(cached, self.bytes_max, datetime.now(UTC), quiet, busy):
-                image = going[0]
+            while evictable := images_to_evict(cached, self.bytes_max, datetime.now(UTC), unused_for, busy):
+                image = evictable[0]
                 if await self.images.remove(image):
                     cached.remove(image)
                     self.on_removal()
@@ -74,6 +75,7 @@ class Eviction:
         except ExecutorError as error:
             logger.warning("evicting images failed; retrying in %g s: %s", REPEAT_SECONDS, error)
             return True
+        # The last used image stays, however large it is.
         return len(cached) > 1 and sum(map(_own_size, cached)) > self.bytes_max
 
     async def _list(self) -> list[Image]:
@@ -84,7 +86,7 @@ class Eviction:
         return [image for image in found.values() if not has_foreign_name(image.names)]
 
     def _time_since_newest_use(self, images: Sequence[Image]) -> timedelta:
-        """Return how long at least the engine has recorded no use, by the monotonic clock of this machine."""
+        """Return for how long no image was used, at least, by the monotonic clock of this machine."""
         newest_use = max((image.used_at for image in images), default=None)
         if newest_use != self._newest_use:
             self._newest_use, self._newest_use_seen = newest_use, anyio.current_time()
@@ -95,7 +97,7 @@ def images_to_evict(
     images: Sequence[Image],
     bytes_max: int,
     now: datetime,
-    quiet: timedelta = timedelta(0),
+    unused_for: timedelta = timedelta(0),
     busy: Collection[str] = (),
 ) -> Sequence[Image]:
     """Return the images to remove so that the others fit into `bytes_max`.
@@ -103,10 +105,11 @@ def images_to_evict(
     First come the builds that newer ones have replaced, then the least recently used images. Images that may be in use
     are kept, and those whose ids are in `busy`, because a program runs in them. The last used image is kept, too.
 
-    The newest use was about `quiet` before `now`, unless one of the two clocks is wrong: that of this machine or of the
-    engine. The earlier time counts, so that a wrong clock makes no image look idle."""
+    `now` is the time of this machine, and the times of use are those of the engine. Since the newest use, at least
+    `unused_for` has passed. If the clocks differ, the earlier of both times counts, so that no image in use looks
+    idle."""
     newest = max((image.used_at for image in images), default=now)
-    idle_since = min(now, newest + quiet) - timedelta(seconds=IN_USE_SECONDS)
+    idle_since = min(now, newest + unused_for) - timedelta(seconds=IN_USE_SECONDS)
     idle = [image for image in images if image.used_at <= idle_since and image.used_at < newest]
     idle.sort(key=lambda image: (not is_replaced(image.names), image.used_at))
     total = sum(map(_own_size, images))
@@ -133,12 +136,12 @@ def pulled_tags(names: Sequence[str]) -> Sequence[str]:
 
 
 def has_foreign_name(names: Sequence[str]) -> bool:
-    """Return True if the operator, or another program, has given the image a name: then it is no longer the server's to
-    remove. The server's own names are those in its repositories, and those under which it pulled the image."""
+    """Return True if the operator, or another program, has given the image a name. The server does not remove such an
+    image. Its own names are those in its repositories, and those under which it pulled the image."""
     marks = pulled_tags(names)
     return not all(
         name.partition(":")[0] in (REPOSITORY, PULLED_REPOSITORY)
-        or any(pulled_tag(written) in marks for written in _spellings(name))
+        or any(pulled_tag(spelling) in marks for spelling in _spellings(name))
         for name in names
     )
 
@@ -147,7 +150,7 @@ def _spellings(name: str) -> Sequence[str]:
     """Return the names of a pull that the engine shortens to `name`."""
     short = name.removesuffix(":latest")
     hub = ("", "docker.io/", "index.docker.io/", "docker.io/library/", "index.docker.io/library/", "library/")
-    return [f"{prefix}{written}" for prefix in hub for written in {name, short}]
+    return [f"{prefix}{each}" for prefix in hub for each in {name, short}]
 
 
 def _own_size(image: Image) -> int:

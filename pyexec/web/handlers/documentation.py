@@ -32,8 +32,8 @@ _TYPES = {
 _PAGES_DIR = Path(str(files("pyexec.web") / "pages"))
 _PAGES = ("llms.txt", "*.md", "*/*.md", "*/*/*.md")
 _LINKED = ("LICENSE", "docs/*.json", "docs/*.svg", "docs/*.yml", "docs/console/*.webp")
-PAGES = frozenset(
-    f"/{page.relative_to(_PAGES_DIR)}" for pattern in _PAGES + _LINKED for page in _PAGES_DIR.glob(pattern)
+PATHS = frozenset(
+    f"/{file.relative_to(_PAGES_DIR)}" for pattern in _PAGES + _LINKED for file in _PAGES_DIR.glob(pattern)
 )
 """The paths of all pages in Markdown, and of the files they link to. The server serves no other file of the folder."""
 
@@ -90,7 +90,7 @@ def add_api_docs(app: web.Application, document: LazyDocument) -> None:
 
 def add_pages(app: web.Application) -> None:
     """Add a route for each page in Markdown, and for each file that a page links to."""
-    for path in PAGES:
+    for path in PATHS:
         app.router.add_get(path, _serve)
         app.router.add_get(f"{path}/", _serve)
 
@@ -101,5 +101,5 @@ async def _serve(request: web.Request) -> web.StreamResponse:
 
 @cache
 def _read(path: str) -> StaticFile:
-    """Read a page at the first request for it, so that the server starts faster."""
+    """Read a page or file at the first request for it, so that the server starts faster."""
     return StaticFile.of((_PAGES_DIR / path[1:]).read_bytes(), _TYPES.get(Path(path).suffix, _TEXT))
