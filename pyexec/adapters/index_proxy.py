@@ -140,7 +140,7 @@ class IndexProxy:
 
     def _password(self, authorization: str) -> str | None:
         """Return the password in an Authorization header; None if it belongs to no running setup."""
-        given, found = authorization.encode(), None
+        given, found = authorization.encode("utf-8", "surrogateescape"), None
         for password in self._requests:
             if secrets.compare_digest(given, basic_auth(USER, password).encode()):
                 found = password

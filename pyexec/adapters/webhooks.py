@@ -1,11 +1,14 @@
 """Send webhooks over HTTP, only to addresses that the operator allows."""
 
 import errno
+import math
 import socket
 import ssl
 from collections.abc import Mapping
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from anyio import CapacityLimiter, to_thread
 from yarl import URL
 
 from pyexec import __version__
@@ -30,7 +33,11 @@ class HttpWebhooks:
     def __init__(self, policy: WebhookPolicy) -> None:
         self._policy = policy
         connector = aiohttp.TCPConnector(
-            socket_factory=self._open_socket, force_close=True, use_dns_cache=False, limit=0
+            socket_factory=self._open_socket,
+            force_close=True,
+            use_dns_cache=False,
+            limit=0,
+            resolver=_Resolver(),
         )
         timeout = aiohttp.ClientTimeout(total=TOTAL_SECONDS, sock_connect=CONNECT_SECONDS)
         self._http = aiohttp.ClientSession(
@@ -68,6 +75,41 @@ class HttpWebhooks:
             reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
             raise PermissionError(errno.EACCES, reason)
         return socket.socket(family, kind, protocol)
+
+
+class _Resolver(AbstractResolver):
+    """Looks up each name in a thread of its own.
+
+    The event loop has four threads for all lookups. A few names whose name servers do not answer would occupy them."""
+
+    def __init__(self) -> None:
+        self._threads = CapacityLimiter(math.inf)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        return await to_thread.run_sync(
+            _look_up, host, port, family, limiter=self._threads, abandon_on_cancel=True
+        )
+
+    async def close(self) -> None:
+        """Do nothing: threads end with their lookups."""
+
+
+def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return [
+        ResolveResult(
+            hostname=host,
+            host=socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0],
+            port=port,
+            family=each,
+            proto=protocol,
+            flags=flags,
+        )
+        for each, _, protocol, _, address in found
+    ]
 
 
 def _request_url(text: str) -> URL:

@@ -29,6 +29,8 @@ class Listing:
     _corrupt_logs: CorruptLogReporter
     _ended: dict[str, Summary] = field(factory=dict)
     """Summaries of ended executions, which never change."""
+    _open: dict[str, tuple[int, Summary]] = field(factory=dict)
+    """Summaries of open executions, each with the number of events that were read: only more events change it."""
 
     async def version(self, known: int | None, seconds: float) -> int:
         """Return the version of the list of executions. If it is `known`, wait for the next one, at most `seconds`.
@@ -54,12 +56,15 @@ class Listing:
         Executions of other tenants, and those whose log cannot be read, are left out. After `SCAN_MAX` executions the
         page ends, even if it has fewer than `limit`."""
         batch = limit if caller.tenant is None and session_id is None else SCAN_MAX
+        lengths = (await self._log.open_executions()).lengths
+        self._open = {name: known for name, known in self._open.items() if lengths.get(name) == known[0]}
         page = await self._log.list_executions(status=status, limit=batch, cursor=cursor)
         summaries: list[Summary] = []
         for execution_id, next_id in pairwise([*page.ids, None]):
             if (
                 execution_id is not None
-                and (summary := await self._summary(execution_id, caller)) is not None
+                and (summary := await self._summary(execution_id, lengths.get(execution_id), caller))
+                is not None
                 and session_id in (None, summary.session_id)
             ):
                 summaries.append(summary)
@@ -67,8 +72,10 @@ class Listing:
                 return summaries, execution_id
         return summaries, page.next_cursor
 
-    async def _summary(self, execution_id: str, caller: Caller) -> Summary | None:
-        summary = self._ended.get(execution_id)
+    async def _summary(self, execution_id: str, length: int | None, caller: Caller) -> Summary | None:
+        """Return a summary. `length` is the number of events of an open execution."""
+        known = self._open.get(execution_id)
+        summary = self._ended.get(execution_id) if known is None or known[0] != length else known[1]
         if summary is None:
             summary = await self._summarize(execution_id)
         return summary if summary is not None and caller.tenant in (None, summary.tenant) else None
@@ -83,7 +90,9 @@ class Listing:
         if execution is None:
             return None
         summary = summarize(execution)
-        if execution.phase is Phase.ENDED:
+        if execution.phase is not Phase.ENDED:
+            self._open[execution_id] = (execution.seq, summary)
+        else:
             self._ended[execution_id] = summary
             if len(self._ended) > KEPT_MAX:
                 del self._ended[next(iter(self._ended))]

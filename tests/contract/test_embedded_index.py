@@ -92,6 +92,21 @@ async def test_old_executions_leave_no_row_behind(log: EmbeddedLog, tmp_path: Pa
         await log.append(recent, 0, [submitted()])
 
 
+def _files_with(directory: Path, text: bytes) -> list[str]:
+    return [file.name for file in directory.iterdir() if file.is_file() and text in file.read_bytes()]
+
+
+async def test_deleted_executions_are_erased_from_the_disk(log: EmbeddedLog, tmp_path: Path) -> None:
+    """Their variables and their input may be secret."""
+    execution, event = new_id(), submitted()
+    secret = evolve(event, spec=evolve(event.spec, stdin="SECRET" * 2000, env_vars=("A=SECRET",)))
+    await log.append(execution, 0, [secret, killed()])
+    assert _files_with(tmp_path, b"SECRET")
+    await log.retire(execution)
+    await log.list_ended(datetime.now(UTC), 1)
+    assert _files_with(tmp_path, b"SECRET") == []
+
+
 async def test_the_file_does_not_grow_with_the_history(log: EmbeddedLog, tmp_path: Path) -> None:
     def pages() -> int:
         with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:

@@ -1,7 +1,10 @@
 """Test that no URL ends the delivery of webhooks: an earlier version may have accepted one that cannot be reached."""
 
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -77,3 +80,33 @@ async def test_path_and_query_are_sent_as_they_are_written(target: str) -> None:
         finally:
             await sender.close()
     assert requests[0].startswith(f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())
+
+
+async def test_names_whose_name_servers_are_silent_delay_no_other_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The event loop has few threads for lookups, which all tenants and all other connections share."""
+    look_up, answer = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> Any:
+        if str(host).startswith("silent"):
+            answer.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return look_up("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as port:
+        hosts = (f"http://*.example.org:{port}", f"http://127.0.0.1:{port}")
+        sender = HttpWebhooks(WebhookPolicy(hosts=[AllowedHost.parse(host) for host in hosts]))
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number in range(40):
+                    tasks.start_soon(sender.send, f"http://silent{number}.example.org:{port}/", {}, b"{}")
+                await anyio.wait_all_tasks_blocked()
+                with anyio.fail_after(10):
+                    attempt = await sender.send(f"http://fine.example.org:{port}/", {}, b"{}")
+                answer.set()
+        finally:
+            answer.set()
+            await sender.close()
+    assert attempt.outcome is Outcome.DELIVERED

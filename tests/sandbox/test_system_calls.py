@@ -34,6 +34,8 @@ listener, pipe = socket.create_server(('127.0.0.1', 0)), os.pipe()[1]
 sender = socket.create_connection(listener.getsockname())
 receiver = listener.accept()[0]
 received = receiver.fileno()
+passwd = os.open('/etc/passwd', os.O_RDONLY)
+disk = ctypes.create_string_buffer(bytes(128) + bytes([255] * 32), 256)
 route = bytes([0, 252, 4, 125, 125, 0, 0, 0]) + bytes(16 * 126)
 sender.sendall(b'data')
 """
@@ -116,6 +118,11 @@ ATTACKS = {
         # The kernel would load the modules bridge, dlci and 8021q.
         **{
             f"call(libc.ioctl, received, {0x8900 + each}, zeros)": errno.EPERM for each in (64, 128, 130, 160)
+        },
+        # On a file of the machine's disk: FS_IOC_GETFSMAP lists its free space, the next ones name or flush it.
+        **{
+            f"call(libc.ioctl, passwd, ctypes.c_ulong({request}), disk)": errno.EPERM
+            for request in (0xC0C0583B, 0x80111500, 0x8008662C, 0x9408, 0x40089416, 0x80089418)
         },
         "system(435, 435, 0, 88)": errno.ENOSYS,  # clone3, which hides its flags from filters
         "system(999, 999)": errno.ENOSYS,

@@ -5,7 +5,7 @@ access calls `Process.passing`, where a process can be suspended (SIGSTOP) or cr
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -52,7 +52,7 @@ class InlineLog(EmbeddedLog):
     """The embedded log with such a store."""
 
     @classmethod
-    def at(cls, directory: Path) -> "InlineLog":
+    def at(cls, directory: Path) -> Self:
         store = SqliteStore.open(directory / FILE_NAME)
         return cls(
             DataDir.acquire(directory), InlineStore(store), store.open_executions(), store.webhooks(), None

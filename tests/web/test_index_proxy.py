@@ -142,6 +142,7 @@ async def test_the_proxy_serves_only_the_index_and_only_running_setups() -> None
                     f"{base}/team/simple/greet/", headers={"Authorization": auth}
                 ) as response:
                     assert response.status == 405
+                assert await raw_status(proxy, "/team/simple/greet/", "Basic \udcff") == 401
                 assert await status("/team/simple/greet/", auth="") == 401
                 wrong = basic_auth("setup", "guess")
                 assert await status("/team/simple/greet/", auth=wrong) == 401
@@ -219,7 +220,7 @@ async def raw_status(proxy: IndexProxy, path: str, auth: str) -> int:
         "",
         "",
     )
-    writer.write("\r\n".join(lines).encode())
+    writer.write("\r\n".join(lines).encode(errors="surrogateescape"))
     try:
         return int((await reader.read()).split()[1])
     finally:

@@ -177,6 +177,7 @@ class EmbeddedLog:
     async def list_ended(
         self, before: datetime, limit: int, *, undelivered_before: datetime | None = None
     ) -> Sequence[str]:
+        await self._thread.run(SqliteStore.erase_deleted)  # what the last round of retention has deleted
         return await self._thread.run(
             lambda store: store.list_ended(before, limit, undelivered_before or before)
         )

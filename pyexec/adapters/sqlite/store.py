@@ -11,7 +11,7 @@ from attrs import define
 
 from pyexec.adapters.data_dir import file_identity
 from pyexec.adapters.sqlite.session_table import SessionTable
-from pyexec.adapters.sqlite.transaction import forget_retired, transaction
+from pyexec.adapters.sqlite.transaction import empty_log, forget_retired, transaction
 from pyexec.codec import decode_event, encode_event, timestamp
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
@@ -83,6 +83,7 @@ class SqliteStore:
         self._db = db
         self._file = file
         self._identity = file_identity(file)
+        self._erased_changes = 0
         self.sessions = SessionTable(db)
 
     @classmethod
@@ -92,8 +93,8 @@ class SqliteStore:
         Raises `CorruptLog` if the file has another schema version."""
         db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
+            for setting in ("journal_mode = WAL", "synchronous = NORMAL", "secure_delete = ON"):
+                db.execute(f"PRAGMA {setting}")
             _prepare_schema(db, file)
         except BaseException:
             db.close()
@@ -204,6 +205,11 @@ class SqliteStore:
     def find_by_key(self, key_hash: str) -> tuple[str, str] | None:
         """Return the execution that an idempotency key is bound to, and its fingerprint."""
         return self._first("SELECT execution_id, fingerprint FROM keys WHERE key_hash = ?", key_hash)
+
+    def erase_deleted(self) -> None:
+        """Overwrite deleted rows in the file, and empty the write-ahead log, which still contains them."""
+        if (changes := self._db.total_changes) != self._erased_changes and empty_log(self._db):
+            self._erased_changes = changes
 
     def retire(self, execution_id: str) -> bool:
         """Delete an ended execution; return False if it does not exist. Raises `Conflict` if it is open."""

@@ -24,6 +24,12 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def empty_log(db: sqlite3.Connection) -> bool:
+    """Empty the write-ahead log. Return False if another process prevents it, which reads or writes the file."""
+    (is_busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not is_busy
+
+
 def forget_retired(db: sqlite3.Connection, id_at: Callable[[int, bytes], str]) -> None:
     """Delete entries in `retired` that are no longer needed. `id_at` makes an id for a time and eight random bytes."""
     oldest_kept = id_at(time.time_ns() - RETIRED_KEPT_SECONDS * 1_000_000_000, bytes(8))
