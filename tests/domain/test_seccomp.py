@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyexec.domain.seccomp.bpf import MACHINES, compiled
-from pyexec.domain.seccomp.numbers import NUMBERS, PRCTL_OPTIONS
+from pyexec.domain.seccomp.numbers import IOCTL_REQUESTS, NUMBERS, PRCTL_OPTIONS
 from pyexec.domain.seccomp.policy import ALLOW, ALLOWED, CONDITIONAL, PRIVILEGED, CallPolicy, policy_of
 
 HEADERS = {
@@ -77,6 +77,27 @@ def test_options_of_prctl_are_those_of_the_kernel_headers() -> None:
     for option, number in PRCTL_OPTIONS.items():
         assert int(defined.get(option, str(number)), 0) == number, option
     assert len(set(PRCTL_OPTIONS.values())) == len(PRCTL_OPTIONS)
+
+
+PLAIN_REQUEST = re.compile(r"#\s*define\s+(\w+)\s+(0x[0-9A-Fa-f]+)\b")
+CODED_REQUEST = re.compile(r"#define\s+(\w+)\s+(_IO[RW])\('?(\w+)'?,\s*(\w+),\s*([\w ]+)\)")
+DIRECTIONS = {"_IOW": 1, "_IOR": 2}
+SIZES = {"int": 4, "unsigned int": 4, "long": 8, "struct termios2": 44, "struct file_clone_range": 32}
+
+
+def test_requests_of_ioctl_are_those_of_the_kernel_headers() -> None:
+    names = ("asm-generic/ioctls.h", "asm-generic/sockios.h", "linux/sockios.h", "linux/fs.h")
+    headers = [Path("/usr/include") / name for name in names]
+    text = "".join(header.read_text() for header in headers if header.exists())
+    defined = {request: int(number, 0) for request, number in PLAIN_REQUEST.findall(text)}
+    for request, direction, kind, number, argument in CODED_REQUEST.findall(text):
+        if request in IOCTL_REQUESTS:
+            letter = int(kind, 0) if kind.startswith("0x") else ord(kind)
+            size = SIZES[argument]
+            defined[request] = DIRECTIONS[direction] << 30 | size << 16 | letter << 8 | int(number, 0)
+    for request, number in IOCTL_REQUESTS.items():
+        assert defined.get(request, number) == number, request
+    assert len(set(IOCTL_REQUESTS.values())) == len(IOCTL_REQUESTS)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

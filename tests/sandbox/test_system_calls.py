@@ -40,6 +40,16 @@ route = bytes([0, 252, 4, 125, 125, 0, 0, 0]) + bytes(16 * 126)
 sender.sendall(b'data')
 """
 
+REQUESTS = {
+    # TIOCSTI, TIOCCONS, TIOCSETD, TIOCVHANGUP
+    "0": (0x5412, 0x541D, 0x5423, 0x5437),
+    # The kernel would load the modules bridge, dlci and 8021q. SIOCGSKNS opens the network namespace.
+    "received": (0x8940, 0x8980, 0x8982, 0x89A0, 0x894C),
+    # On a file of the machine's disk: FS_IOC_GETFSMAP lists its free space, FS_IOC_FIEMAP where the file is, the others
+    # name or flush the disk, or show the project that its quota counts.
+    "passwd": (0xC0C0583B, 0xC020660B, 0x80111500, 0x8008662C, 0x9408, 0x40089416, 0x80089418, 0x801C581F),
+}
+"""Requests of `ioctl`, by descriptor."""
 ATTACKS = {
     "sockets": {
         "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)": errno.EPROTONOSUPPORT,  # uevents of the machine
@@ -113,16 +123,10 @@ ATTACKS = {
         "system(425, 425, 8, 0)": errno.ENOSYS,  # io_uring_setup
         "system(278, 75, 0, 0, 0, 0)": errno.ENOSYS,  # vmsplice
         "call(libc.fanotify_mark, -1, 0, ctypes.c_ulong(0), -1, None)": errno.EPERM,
-        "call(libc.ioctl, 0, 0x5423, zeros)": errno.EPERM,  # TIOCSETD
-        "call(libc.ioctl, 0, 0x5412, zeros)": errno.EPERM,  # TIOCSTI
-        # The kernel would load the modules bridge, dlci and 8021q.
         **{
-            f"call(libc.ioctl, received, {0x8900 + each}, zeros)": errno.EPERM for each in (64, 128, 130, 160)
-        },
-        # On a file of the machine's disk: FS_IOC_GETFSMAP lists its free space, the next ones name or flush it.
-        **{
-            f"call(libc.ioctl, passwd, ctypes.c_ulong({request}), disk)": errno.EPERM
-            for request in (0xC0C0583B, 0x80111500, 0x8008662C, 0x9408, 0x40089416, 0x80089418)
+            f"call(libc.ioctl, {descriptor}, ctypes.c_ulong({request}), disk)": errno.ENOTTY
+            for descriptor, requests in REQUESTS.items()
+            for request in requests
         },
         "system(435, 435, 0, 88)": errno.ENOSYS,  # clone3, which hides its flags from filters
         "system(999, 999)": errno.ENOSYS,
@@ -207,6 +211,7 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         "useradd --create-home someone && groupadd some && chown someone:some /opt && mkfifo /opt/pipe",
         "chmod 4755 /opt/succeeded && setpriv --reuid someone --regid some --clear-groups true",
         "python3 -m venv --without-pip /opt/venv && sync",
+        "python3 -c 'import pty; raise SystemExit(pty.spawn([\"stty\", \"rows\", \"50\", \"-echo\"]))'",
         # The kernel counts pipes and descriptors in flight for each user, also those of programs with this id.
         "! setpriv --reuid 100000 --clear-groups true",
         # The owner and the mode of these files are the same in all containers and on the machine.

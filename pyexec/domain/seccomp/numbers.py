@@ -1,4 +1,5 @@
-"""Numbers of the kernel: system calls, and options of `prctl`. A test compares them with the kernel's headers."""
+"""Numbers of the kernel: system calls, options of `prctl` and requests of `ioctl`. A test compares them with the kernel's
+headers."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -88,3 +89,23 @@ PRCTL_OPTIONS: Final[Mapping[str, int]] = {
     name: int(number, 0) for name, number in (entry.split() for entry in _OPTIONS.split(","))
 }
 """The options of `prctl` that programs need, without their prefix `PR_`."""
+
+_REQUESTS = """
+    TCGETS 0x5401, TCSETS 0x5402, TCSETSW 0x5403, TCSETSF 0x5404, TCGETA 0x5405, TCSETA 0x5406, TCSETAW 0x5407,
+    TCSETAF 0x5408, TCSBRK 0x5409, TCXONC 0x540A, TCFLSH 0x540B, TIOCEXCL 0x540C, TIOCNXCL 0x540D, TIOCSCTTY 0x540E,
+    TIOCGPGRP 0x540F, TIOCSPGRP 0x5410, TIOCOUTQ 0x5411, TIOCGWINSZ 0x5413, TIOCSWINSZ 0x5414, TIOCPKT 0x5420,
+    TIOCNOTTY 0x5422, TIOCGETD 0x5424, TCSBRKP 0x5425, TIOCGSID 0x5429, TCGETS2 0x802C542A, TCSETS2 0x402C542B,
+    TCSETSW2 0x402C542C, TCSETSF2 0x402C542D, TIOCGPTN 0x80045430, TIOCSPTLCK 0x40045431, TIOCGPKT 0x80045438,
+    TIOCGPTLCK 0x80045439, TIOCGEXCL 0x80045440, TIOCGPTPEER 0x5441,
+    FIONREAD 0x541B, FIONBIO 0x5421, FIONCLEX 0x5450, FIOCLEX 0x5451, FIOASYNC 0x5452, FIOQSIZE 0x5460,
+    FICLONE 0x40049409, FICLONERANGE 0x4020940D, FS_IOC_GETFLAGS 0x80086601, FS_IOC_SETFLAGS 0x40086602,
+    FIOSETOWN 0x8901, SIOCSPGRP 0x8902, FIOGETOWN 0x8903, SIOCGPGRP 0x8904, SIOCATMARK 0x8905, SIOCGSTAMP_OLD 0x8906,
+    SIOCGSTAMPNS_OLD 0x8907, SIOCGIFNAME 0x8910, SIOCGIFCONF 0x8912, SIOCGIFFLAGS 0x8913, SIOCGIFADDR 0x8915,
+    SIOCGIFDSTADDR 0x8917, SIOCGIFBRDADDR 0x8919, SIOCGIFNETMASK 0x891B, SIOCGIFMETRIC 0x891D, SIOCGIFMTU 0x8921,
+    SIOCGIFHWADDR 0x8927, SIOCGIFINDEX 0x8933, SIOCGIFTXQLEN 0x8942, SIOCETHTOOL 0x8946, SIOCOUTQNSD 0x894B,
+    SIOCGIFMAP 0x8970
+"""
+IOCTL_REQUESTS: Final[Mapping[str, int]] = {
+    name: int(number, 0) for name, number in (entry.split() for entry in _REQUESTS.split(","))
+}
+"""The requests of `ioctl` that programs need: for terminals, for any descriptor, for files, and for sockets."""

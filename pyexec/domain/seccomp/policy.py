@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from attrs import frozen
 
-from pyexec.domain.seccomp.numbers import PRCTL_OPTIONS
+from pyexec.domain.seccomp.numbers import IOCTL_REQUESTS, PRCTL_OPTIONS
 
-EPERM, ENOMEM, EINVAL, ENOSYS = 1, 12, 22, 38
+EPERM, ENOMEM, EINVAL, ENOTTY, ENOSYS = 1, 12, 22, 25, 38
 ENOPROTOOPT, EPROTONOSUPPORT, EOPNOTSUPP, EAFNOSUPPORT = 92, 93, 95, 97
 """Linux's numbers. Those of the server's own system may differ."""
 ALLOW: Final = "allow"
@@ -169,12 +169,6 @@ MS_SYNC = 4
 REFUSED_ADVICE = (12, 21, 100, 101)
 """MADV_MERGEABLE, MADV_PAGEOUT, MADV_HWPOISON and MADV_SOFT_OFFLINE."""
 FADV_DONTNEED = 4
-TIOCSTI, TIOCLINUX, TIOCSETD = 0x5412, 0x541C, 0x5423
-BRIDGES, VLANS, REQUEST_BITS = (0x8940, 0x8941, 0x89A0, 0x89A1), (0x8980, 0x8981, 0x8982, 0x8983), 0xFFFF
-"""Requests to sockets, and the bits that name a request. For any caller, these make the kernel load a module."""
-DISKS = (0x583B, 0x1500, 0x662C, 0x9408, 0x9416, 0x9418)
-"""FS_IOC_GETFSMAP, FS_IOC_ and EXT4_IOC_GETFSUUID, BTRFS_IOC_SYNC, _WAIT_SYNC, _START_SYNC: see system-calls.md."""
-REFUSED_REQUESTS = (TIOCSTI, TIOCLINUX, TIOCSETD, *BRIDGES, *VLANS, *DISKS)
 NEW_NAMESPACES = 0x7E020000
 """The flags of `clone` that create namespaces."""
 CLONE_FILES, CLONE_THREAD = 0x400, 0x10000
@@ -266,7 +260,7 @@ CONDITIONAL: Final[Mapping[str, CallPolicy]] = {
     "socketpair": allow_only([equals(0, AF_UNIX)], otherwise=EOPNOTSUPP),
     "setsockopt": _setsockopt(),
     **_pages_of_sockets(),
-    "ioctl": deny(*([Condition(1, request, mask=REQUEST_BITS)] for request in REFUSED_REQUESTS)),
+    "ioctl": allow_only(*([equals(1, request)] for request in IOCTL_REQUESTS.values()), otherwise=ENOTTY),
     "mmap": deny([has_any(3, MAP_HUGETLB)], action=ENOMEM),
     "madvise": deny(*([equals(2, advice)] for advice in REFUSED_ADVICE), action=EINVAL),
     "fadvise64": deny([equals(3, FADV_DONTNEED)], action=NO_EFFECT),

@@ -57,7 +57,7 @@ def docker_profile(*, for_setup: bool) -> str:
 
 
 def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
-    for call in ("socket", "socketpair", "personality", "prctl"):
+    for call in ("socket", "socketpair", "personality", "prctl", "ioctl"):
         for rule in CONDITIONAL[call].rules:
             if rule.action == ALLOW:
                 yield call, ALLOW, _arguments(rule.conditions)
@@ -86,8 +86,6 @@ def _conditional(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
     for block in _blocks(3, 0, _FILE_ADVICE_MAX, {policy.FADV_DONTNEED}):
         yield "fadvise64", ALLOW, [block]
     yield "fadvise64", policy.NO_EFFECT, _arguments([equals(3, policy.FADV_DONTNEED)])
-    for block in _blocks(1, 0, policy.REQUEST_BITS + 1, set(policy.REFUSED_REQUESTS), policy.REQUEST_BITS):
-        yield "ioctl", ALLOW, [block]
     yield "ioprio_set", ALLOW, _arguments([equals(0, policy.IOPRIO_WHO_PROCESS)])
     yield from _socket_options()
     yield from _pages_of_sockets()
@@ -142,16 +140,14 @@ def _limits() -> Iterator[tuple[str, Action, Arguments]]:
     yield "setrlimit", policy.NO_EFFECT, _arguments([equals(0, policy.RLIMIT_CORE)])
 
 
-def _blocks(
-    argument: int, start: int, size: int, refused: set[int], bits: int = INT
-) -> Iterator[Mapping[str, Any]]:
-    """Yield comparisons of these bits that hold for the `size` numbers from `start`, except the refused ones. `size` is
-    a power of two."""
+def _blocks(argument: int, start: int, size: int, refused: set[int]) -> Iterator[Mapping[str, Any]]:
+    """Yield comparisons that hold for the `size` numbers from `start`, except the refused ones. `size` is a power of
+    two."""
     if not any(start <= number < start + size for number in refused):
-        yield _masked(argument, bits & ~(size - 1), start)
+        yield _masked(argument, INT & ~(size - 1), start)
     elif size > 1:
-        yield from _blocks(argument, start, size // 2, refused, bits)
-        yield from _blocks(argument, start + size // 2, size // 2, refused, bits)
+        yield from _blocks(argument, start, size // 2, refused)
+        yield from _blocks(argument, start + size // 2, size // 2, refused)
 
 
 def _arguments(conditions: Sequence[Condition]) -> Arguments:
