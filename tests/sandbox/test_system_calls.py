@@ -211,7 +211,7 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         "useradd --create-home someone && groupadd some && chown someone:some /opt && mkfifo /opt/pipe",
         "chmod 4755 /opt/succeeded && setpriv --reuid someone --regid some --clear-groups true",
         "python3 -m venv --without-pip /opt/venv && sync",
-        "python3 -c 'import pty; raise SystemExit(pty.spawn([\"stty\", \"rows\", \"50\", \"-echo\"]))'",
+        'python3 -c \'import pty; raise SystemExit(pty.spawn(["stty", "rows", "50", "-echo"]))\'',
         # The kernel counts pipes and descriptors in flight for each user, also those of programs with this id.
         "! setpriv --reuid 100000 --clear-groups true",
         # The owner and the mode of these files are the same in all containers and on the machine.

@@ -1,4 +1,4 @@
-"""Numbers of the kernel: system calls, options of `prctl` and requests of `ioctl`. A test compares them with the kernel's
+"""Numbers of the kernel: system calls, options of `prctl`, requests of `ioctl`. A test compares them with the kernel's
 headers."""
 
 from collections.abc import Mapping
