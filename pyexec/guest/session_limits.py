@@ -39,9 +39,10 @@ class Limits:
         self.processes.baseline = self.processes.refusals()
 
     def reset(self):
-        """Forget refused processes and file locks: the processes that caused them are dead."""
+        """Forget refused processes, file locks and mapped files: the processes that caused them are dead."""
         self.processes.reset()
         self.memory.locks.reset()
+        self.memory.mapped_files.reset()
 
     def cpu_seconds(self):
         return max(0.0, self.cpu.seconds() - self.cpu_before)
