@@ -136,7 +136,7 @@ while read('memory/memory.usage_in_bytes', 'memory.current') < limit - (24 << 20
         except BlockingIOError: pass
 for number in range(100):
     if os.fork() == 0:
-        bytearray(b'x' * (40 << 20))
+        b'x' * (40 << 20)
         os._exit(0)
     os.wait()
     print(number, flush=True)
@@ -144,10 +144,12 @@ for number in range(100):
 
 
 async def test_a_program_ends_if_the_kernel_kills_its_processes_again_and_again(attack: Attack) -> None:
-    """Each kill takes space in the machine's log. Memory of the kernel leaves less than `memory_mb`."""
+    """Each kill takes space in the machine's log. Memory of the kernel leaves less than `memory_mb`.
+
+    Rarely, the kernel kills the parent, too, and then the program ends earlier."""
     result = await attack(KILLED_AGAIN_AND_AGAIN)
     assert end_of(result) == OUT_OF_MEMORY
-    assert 10 < len(result["stdout"].splitlines()) < 50
+    assert len(result["stdout"].splitlines()) < 50
 
 
 async def test_reserved_address_space_does_not_count_as_memory(attack: Attack) -> None:
