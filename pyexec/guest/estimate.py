@@ -7,6 +7,9 @@ import os
 import time
 
 CHECK_SECONDS = 1.0
+ATTEMPTS = 5
+"""How often the threads of a process are listed, if all threads found so far have ended."""
+PF_EXITING = 4
 PAUSE_FACTOR = 10
 """The pause after counting, as a multiple of the time that counting took."""
 
@@ -59,3 +62,31 @@ def total_of(count, maximum, seconds):
         if total >= maximum:
             return maximum
     return total
+
+
+def count_of_process(process, count):
+    """Return `count(thread)` for a thread of a process, a directory in /proc, that runs; 0 if all threads have ended.
+
+    A thread that has ended, also the first one, shows neither descriptors nor mappings. `count` returns None for it.
+    Raises `PermissionError` if each thread ends before it is read."""
+    ended = set()
+    for _ in range(ATTEMPTS):
+        threads = [each for each in os.listdir(process + "/task") if each not in ended]
+        if not threads:
+            return 0
+        for thread in threads:
+            found = count(process + "/task/" + thread)
+            if found is not None:
+                return found
+            ended.add(thread)
+    raise PermissionError(process)  # each thread starts the next one and ends
+
+
+def is_exiting(thread):
+    """Return True if the thread ends, is a zombie or does not exist: its descriptors cannot be read."""
+    try:
+        with open(thread + "/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)

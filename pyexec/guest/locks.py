@@ -8,7 +8,7 @@ import os
 import re
 import time
 
-from pyexec.guest.estimate import Estimate, total_of
+from pyexec.guest.estimate import Estimate, count_of_process, is_exiting, total_of
 
 LOCK_BYTES = 192
 COUNT_SECONDS = 0.25
@@ -21,11 +21,8 @@ FREE_BYTES = 64 * 1024 * 1024
 """Locks are counted only after the kernel's memory has grown by this much."""
 SAMPLES = 8
 """Of a process with more descriptors than this, at least this many and less than twice as many are read."""
-ATTEMPTS = 5
-"""How often the threads of a process are listed, if all threads found so far have ended."""
 CHUNK = 64 * 1024
 """The text of a descriptor is read in pieces of this size."""
-PF_EXITING = 4
 UNRECLAIMABLE = re.compile(rb"^SUnreclaim: +([0-9]+) kB", re.MULTILINE)
 
 
@@ -58,17 +55,7 @@ def count_locks(process, deadline):
 
     Raises `PermissionError` if no descriptors can be read, although the process runs, and `TimeoutError` at `deadline`,
     a time of `time.thread_time`."""
-    ended = set()
-    for _ in range(ATTEMPTS):
-        threads = [each for each in os.listdir(process + "/task") if each not in ended]
-        if not threads:
-            return 0
-        for thread in threads:
-            found = sample_locks(process + "/task/" + thread, deadline)
-            if found is not None:
-                return found
-            ended.add(thread)
-    raise PermissionError(process)  # each thread starts the next one and ends
+    return count_of_process(process, lambda thread: sample_locks(thread, deadline))
 
 
 def sample_locks(thread, deadline):
@@ -85,16 +72,6 @@ def sample_locks(thread, deadline):
         raise
     except (FileNotFoundError, ProcessLookupError):
         return None
-
-
-def is_exiting(thread):
-    """Return True if the thread ends, is a zombie or does not exist: its descriptors cannot be read."""
-    try:
-        with open(thread + "/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & PF_EXITING)
 
 
 def locks_of(thread, name, deadline):

@@ -8,7 +8,7 @@ import os
 import re
 import time
 
-from pyexec.guest.estimate import Estimate, total_of
+from pyexec.guest.estimate import Estimate, count_of_process, is_exiting, total_of
 
 FILE_BYTES = 10 * 1024
 """By default, the kernel allows one open file for each 10 KiB of the machine's memory. So a mapped file counts as much
@@ -52,13 +52,32 @@ def count_mappings(maximum):
 def mappings_of(process, deadline):
     """Return how many files a process has mapped, without those that are free.
 
-    Raises `TimeoutError` at `deadline`, a time of `time.thread_time`."""
+    Raises `PermissionError` if they cannot be read, although the process runs, and `TimeoutError` at `deadline`, a time
+    of `time.thread_time`."""
+    return count_of_process(process, lambda thread: mappings_of_thread(thread, deadline))
+
+
+def mappings_of_thread(thread, deadline):
+    """Return how many files the thread's process has mapped, without those that are free; None if the thread ends."""
+    try:
+        found = count_lines(thread + "/maps", deadline)
+    except PermissionError:
+        if is_exiting(thread):
+            return None
+        raise
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if is_exiting(thread) else max(0, found - FREE_MAPPINGS)
+
+
+def count_lines(maps, deadline):
+    """Return the number of lines with a file. Raises `TimeoutError` at `deadline`."""
     found = 0
-    with open(process + "/maps", "rb", buffering=0) as file:
+    with open(maps, "rb", buffering=0) as file:
         while True:
             data = file.read(CHUNK)
             found += data.count(b"\n") - len(ANONYMOUS.findall(b"\n" + data))
             if not data:
-                return max(0, found - FREE_MAPPINGS)
+                return found
             if time.thread_time() > deadline:
-                raise TimeoutError(process)
+                raise TimeoutError(maps)

@@ -39,9 +39,11 @@ class Limits:
         self.processes.baseline = self.processes.refusals()
 
     def reset(self):
-        """Forget refused processes and file locks: the processes that caused them are dead."""
+        """Forget refused and killed processes, file locks and mapped files: the processes that caused them are dead."""
         self.processes.reset()
+        self.memory.kills = self.memory.oom_kills()
         self.memory.locks.reset()
+        self.memory.mapped_files.reset()
 
     def cpu_seconds(self):
         return max(0.0, self.cpu.seconds() - self.cpu_before)
@@ -54,7 +56,7 @@ class Limits:
         disk_left = max(self.disk_bytes, self.kept_bytes + DISK_TOLERANCE) - disk_used
         if disk_left < 0:
             return "disk_limit", 0
-        if memory_left < 0:
+        if memory_left < 0 or self.memory.is_exhausted_again_and_again():
             return "out_of_memory", 0
         if self.processes.is_fork_bomb(now):
             return "process_limit", 0

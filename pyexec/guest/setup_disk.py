@@ -142,9 +142,11 @@ class Measurement:
             if not process.isdigit() or int(process) == os.getpid():
                 continue
             try:
+                is_mapped = False
                 for task in os.listdir("/proc/%s/task" % process):
                     self.add_descriptors("/proc/%s/task/%s" % (process, task))
-                self.check_mappings("/proc/%s/maps" % process)
+                    # A thread that has ended, also the first one, shows no mappings. The others all show the same.
+                    is_mapped = is_mapped or self.check_mappings("/proc/%s/task/%s/maps" % (process, task))
             except PermissionError:
                 self.complete = False
             except (FileNotFoundError, ProcessLookupError):
@@ -171,7 +173,9 @@ class Measurement:
             self.seen.add(key)
 
     def check_mappings(self, path):
-        """Look for mapped files that are deleted. Their size is unknown, except that of open ones."""
+        """Look for mapped files that are deleted. Their size is unknown, except that of open ones. Return False if
+        there are no mappings at all."""
+        line = None
         with open(path, errors="replace") as lines:
             for line in lines:
                 if not line.endswith(DELETED + "\n"):
@@ -180,6 +184,7 @@ class Measurement:
                 number = parse_device(device, 16)
                 if number not in self.memory and (number, int(inode)) not in self.seen:
                     self.complete = False
+        return line is not None
 
 
 def read_link(path):

@@ -21,6 +21,9 @@ DISK_TOLERANCE = 1024 * 1024
 and a few small files in another do not end it."""
 NOT_COUNTED = ("/dev/shm", "/dev/mqueue")
 """Writable file systems that count as memory of the program."""
+KILLS_MAX = 16
+"""How many processes of a program the kernel may kill for lack of memory, while others go on. Each kill takes 0.5 to 10
+KB of the machine's log, and delays such kills in other containers."""
 
 
 def writable_directories(mounts="/proc/self/mounts"):
@@ -131,6 +134,10 @@ class Memory:
     def was_exhausted(self):
         """Return True if the kernel has killed a process for lack of memory since `set_baseline`."""
         return self.oom_kills() > self.kills
+
+    def is_exhausted_again_and_again(self):
+        """Return True if the kernel has killed more than a few processes since then."""
+        return self.oom_kills() > self.kills + KILLS_MAX
 
 
 class CpuTime:

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from pyexec.guest import estimate, locks, setup_init
-from pyexec.guest.locks import FREE_BYTES, PF_EXITING, FileLocks, count_bytes
+from pyexec.guest.estimate import PF_EXITING
+from pyexec.guest.locks import FREE_BYTES, FileLocks, count_bytes
 
 count_locks = partial(locks.count_locks, deadline=math.inf)
 

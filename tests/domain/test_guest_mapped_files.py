@@ -3,6 +3,8 @@
 import math
 import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,31 @@ def test_mapped_files_of_a_process_are_counted(tmp_path: Path, name: str) -> Non
     for mapping in mappings:
         mapping.close()
     assert counted - mappings_of(OWN, math.inf) >= FREE_MAPPINGS
+
+
+HOLDS = f"""
+import ctypes, mmap, sys, threading
+held = []
+for _ in range({2 * FREE_MAPPINGS}):
+    with open(sys.executable, 'rb') as file:
+        held.append(mmap.mmap(file.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ))
+def wait():
+    while ') Z ' not in open('/proc/self/stat').read():
+        pass
+    print(flush=True)
+    sys.stdin.read()
+threading.Thread(target=wait).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_first_thread_that_has_ended_hides_no_mapped_files() -> None:
+    command = [sys.executable, "-c", HOLDS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert mappings_of(f"/proc/{process.pid}", math.inf) >= FREE_MAPPINGS
+        process.kill()
 
 
 def test_mappings_without_a_file_are_free() -> None:

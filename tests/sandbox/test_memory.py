@@ -120,6 +120,38 @@ async def test_an_oom_kill_of_a_child_fails_the_run(attack: Attack) -> None:
     assert end_of(result) == OUT_OF_MEMORY
 
 
+KILLED_AGAIN_AND_AGAIN = """
+import os, socket
+def read(*names):
+    return next(int(open(name).read()) for name in names if os.path.exists(name))
+os.chdir('/sys/fs/cgroup')
+limit = read('memory/memory.limit_in_bytes', 'memory.max')
+pairs = []
+while read('memory/memory.usage_in_bytes', 'memory.current') < limit - (24 << 20):
+    pairs.append(socket.socketpair())
+    for end in pairs[-1]:
+        end.setblocking(False)
+        try:
+            while True: end.send(bytes(65536))
+        except BlockingIOError: pass
+for number in range(100):
+    if os.fork() == 0:
+        b'x' * (40 << 20)
+        os._exit(0)
+    os.wait()
+    print(number, flush=True)
+"""
+
+
+async def test_a_program_ends_if_the_kernel_kills_its_processes_again_and_again(attack: Attack) -> None:
+    """Each kill takes space in the machine's log. Memory of the kernel leaves less than `memory_mb`.
+
+    Rarely, the kernel kills the parent, too, and then the program ends earlier."""
+    result = await attack(KILLED_AGAIN_AND_AGAIN)
+    assert end_of(result) == OUT_OF_MEMORY
+    assert len(result["stdout"].splitlines()) < 50
+
+
 async def test_reserved_address_space_does_not_count_as_memory(attack: Attack) -> None:
     result = await attack(
         "import mmap; mmap.mmap(-1, 1 << 36, flags=mmap.MAP_PRIVATE | 0x4020); print('fine')"

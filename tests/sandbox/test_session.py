@@ -182,6 +182,25 @@ async def test_system_v_objects_do_not_outlive_the_memory_limit(session: Client,
     assert (await session.run(count)).result == "3"
 
 
+MAP_FILES = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + 3 * [ctypes.c_int] + [ctypes.c_long]
+open('/tmp/f', 'wb').write(bytes(4096))
+os.fork()
+for _ in range(42_000):
+    file = os.open('/tmp/f', os.O_RDONLY)
+    libc.mmap(None, 4096, 1, 2, file, 0)
+    os.close(file)
+time.sleep(10)
+"""
+
+
+async def test_files_that_a_cell_has_mapped_do_not_count_for_the_next_one(session: Client) -> None:
+    assert (await session.run(MAP_FILES)).summary == ("out_of_memory", 137, True)
+    assert (await session.run("6 * 7")).summary == OK
+
+
 async def test_missing_builtins_come_back(session: Client) -> None:
     await session.run("import builtins\nfor name in list(vars(builtins)): delattr(builtins, name)")
     assert (await session.run("len([1, 2])")).result == "2"

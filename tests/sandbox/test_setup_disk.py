@@ -138,6 +138,18 @@ for n in range(100):
         except FileNotFoundError:
             pass
 """,
+    "mapped deleted files of a process whose first thread has ended": """
+import threading
+def hold():
+    for n in range(100):
+        with open('/deleted', 'w+b') as file:
+            os.unlink('/deleted')
+            allocate(file, 4 << 20)
+            libc.mmap(None, 4096, 1, 2, file.fileno(), ctypes.c_long(0))
+    time.sleep(5)
+threading.Thread(target=hold).start()
+libc.pthread_exit(None)
+""",
 }
 
 

@@ -175,6 +175,7 @@ import ctypes, os, resource, socket
 limits = [resource.getrlimit(number)[1] for number in (7, 11, 12)]
 buffer = open("/proc/sys/net/ipv4/tcp_wmem").read().split()[2]
 print(ctypes.CDLL(None).inotify_init(), *limits, buffer, open("/proc/slabinfo", "rb").read())
+print([name for _, _, names in os.walk("/sys/class/zram-control") for name in names])
 try:
     os.mkdir("/dev/files")
 except OSError as error:
@@ -220,7 +221,7 @@ async def test_a_setup_is_filtered_but_can_install(attack: Attack) -> None:
         f"python3 -c {shlex.quote(OF_THE_MACHINE)} >> /opt/succeeded",
     ]
     result = await attack("print(open('/opt/succeeded').read(), end='')", pre_commands=commands)
-    machine = "-1 1024 1024 0 1048576 b''\n30 4096\n38\n105\n"
+    machine = "-1 1024 1024 0 1048576 b''\n[]\n30 4096\n38\n105\n"
     assert (end_of(result), result.get("stdout")) == (COMPLETED, f"[]\n-1\n{machine}"), result
 
 
