@@ -18,6 +18,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import key_hash
+from pyexec.services.large_logs import LogReader
 from pyexec.services.listing import Listing
 from pyexec.services.output_store import OutputMemory, load_output
 
@@ -48,6 +49,7 @@ class Executions:
         memory: OutputMemory,
     ) -> None:
         self._log = log
+        self._reader = LogReader(log)
         self._blobs = blobs
         self._active_runs = active_runs
         self._peers = peers
@@ -70,7 +72,7 @@ class Executions:
 
     async def _read(self, execution_id: str, caller: Caller) -> tuple[Execution, Sequence[Event]]:
         try:
-            events = await self._log.read(execution_id)
+            events = await self._reader.read(execution_id, caller)
             execution = fold(execution_id, events) if events else None
         except CorruptLog as error:
             if caller.tenant is None:
@@ -169,7 +171,7 @@ class Executions:
                     yield batch
                 if run.has_ended or not follow:
                     return
-            events = await self._log.read(execution_id)
+            events = await self._reader.read(execution_id, caller)
             if not events:
                 return
             execution = fold(execution_id, events)
