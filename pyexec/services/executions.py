@@ -125,10 +125,10 @@ class Executions:
         if execution.phase is not Phase.ENDED and run is not None:
             yield run.output_log
         elif not self._runs_elsewhere(execution, caller):
-            async with self._stored_output(execution) as output_log:
+            async with self._stored_output(execution, caller) as output_log:
                 yield output_log
         else:
-            async with self._memory.reserve() as reservation:
+            async with self._memory.reserve(caller.tenant) as reservation:
                 output_log = OutputLog()
                 read_output = self._peers.output if complete else self._output_elsewhere
                 async for stream, data in read_output(execution, 0, caller, follow=False):
@@ -137,11 +137,11 @@ class Executions:
                 yield output_log
 
     @asynccontextmanager
-    async def _stored_output(self, execution: Execution) -> AsyncIterator[OutputLog]:
+    async def _stored_output(self, execution: Execution, caller: Caller) -> AsyncIterator[OutputLog]:
         if execution.terminal is None or execution.terminal.output.blob is None:
             yield await load_output(self._blobs, execution)
             return
-        async with self._memory.reserve() as reservation:
+        async with self._memory.reserve(caller.tenant) as reservation:
             output_log = await load_output(self._blobs, execution)
             self._memory.shrink(reservation, len(output_log))
             yield output_log
@@ -175,7 +175,7 @@ class Executions:
             if not events:
                 return
             execution = fold(execution_id, events)
-            async with self._stored_output(execution) as output_log:
+            async with self._stored_output(execution, caller) as output_log:
                 async for batch in self.turns.iterate(
                     _batches(items_after(execution_id, events, output_log, at))
                 ):
