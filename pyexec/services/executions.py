@@ -18,6 +18,7 @@ from pyexec.services.active_runs import ActiveRuns, Run
 from pyexec.services.clock import nonce, now
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.idempotency import key_hash
+from pyexec.services.large_logs import LogReader
 from pyexec.services.listing import Listing
 from pyexec.services.output_store import OutputMemory, load_output
 
@@ -48,6 +49,7 @@ class Executions:
         memory: OutputMemory,
     ) -> None:
         self._log = log
+        self._reader = LogReader(log)
         self._blobs = blobs
         self._active_runs = active_runs
         self._peers = peers
@@ -70,7 +72,7 @@ class Executions:
 
     async def _read(self, execution_id: str, caller: Caller) -> tuple[Execution, Sequence[Event]]:
         try:
-            events = await self._log.read(execution_id)
+            events = await self._reader.read(execution_id, caller)
             execution = fold(execution_id, events) if events else None
         except CorruptLog as error:
             if caller.tenant is None:
@@ -123,10 +125,10 @@ class Executions:
         if execution.phase is not Phase.ENDED and run is not None:
             yield run.output_log
         elif not self._runs_elsewhere(execution, caller):
-            async with self._stored_output(execution) as output_log:
+            async with self._stored_output(execution, caller) as output_log:
                 yield output_log
         else:
-            async with self._memory.reserve() as reservation:
+            async with self._memory.reserve(caller.tenant) as reservation:
                 output_log = OutputLog()
                 read_output = self._peers.output if complete else self._output_elsewhere
                 async for stream, data in read_output(execution, 0, caller, follow=False):
@@ -135,11 +137,11 @@ class Executions:
                 yield output_log
 
     @asynccontextmanager
-    async def _stored_output(self, execution: Execution) -> AsyncIterator[OutputLog]:
+    async def _stored_output(self, execution: Execution, caller: Caller) -> AsyncIterator[OutputLog]:
         if execution.terminal is None or execution.terminal.output.blob is None:
             yield await load_output(self._blobs, execution)
             return
-        async with self._memory.reserve() as reservation:
+        async with self._memory.reserve(caller.tenant) as reservation:
             output_log = await load_output(self._blobs, execution)
             self._memory.shrink(reservation, len(output_log))
             yield output_log
@@ -169,11 +171,11 @@ class Executions:
                     yield batch
                 if run.has_ended or not follow:
                     return
-            events = await self._log.read(execution_id)
+            events = await self._reader.read(execution_id, caller)
             if not events:
                 return
             execution = fold(execution_id, events)
-            async with self._stored_output(execution) as output_log:
+            async with self._stored_output(execution, caller) as output_log:
                 async for batch in self.turns.iterate(
                     _batches(items_after(execution_id, events, output_log, at))
                 ):

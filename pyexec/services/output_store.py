@@ -90,14 +90,17 @@ async def _chunks(data: bytes) -> AsyncIterator[bytes]:
 
 @define(eq=False)
 class MemoryReservation:
-    """The memory that one request has reserved, in bytes."""
+    """The memory that one request of a tenant has reserved, in bytes."""
 
     size: int
+    tenant: str | None
 
 
 @define(eq=False, kw_only=True)
 class OutputMemory:
-    """Memory for stored outputs. A request that loads one reserves the maximum size first, and keeps what it needs."""
+    """Memory for stored outputs. A request that loads one reserves the maximum size first, and keeps what it needs.
+
+    Requests of one tenant, which may read slowly, get half of it at most."""
 
     output_bytes_max: int
     bytes_max: int = LOADED_BYTES_MAX
@@ -106,9 +109,11 @@ class OutputMemory:
     _released: Broadcast = field(factory=Broadcast, init=False)
 
     @asynccontextmanager
-    async def reserve(self) -> AsyncIterator[MemoryReservation]:
-        """Reserve memory for one output until the context exits. Raises `Unavailable` if none becomes free in time."""
-        reservation = MemoryReservation(self.output_bytes_max)
+    async def reserve(self, tenant: str | None) -> AsyncIterator[MemoryReservation]:
+        """Reserve memory for one output until the context exits. Raises `Unavailable` if none becomes free in time.
+
+        `tenant` is None if the server requires no tokens."""
+        reservation = MemoryReservation(self.output_bytes_max, tenant)
         with anyio.move_on_after(self.wait_seconds) as waiting:
             while not self._fits(reservation):
                 await self._released.wait()
@@ -132,4 +137,7 @@ class OutputMemory:
         return self.bytes_max - sum(reservation.size for reservation in self._reserved)
 
     def _fits(self, reservation: MemoryReservation) -> bool:
+        own = sum(each.size for each in self._reserved if each.tenant == reservation.tenant)
+        if own and reservation.tenant is not None and own + reservation.size > self.bytes_max // 2:
+            return False
         return not self._reserved or reservation.size <= self.available

@@ -103,6 +103,11 @@ async def test_deleted_executions_are_erased_from_the_disk(log: EmbeddedLog, tmp
     await log.append(execution, 0, [secret, killed()])
     assert _files_with(tmp_path, b"SECRET")
     await log.retire(execution)
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT * FROM events").fetchall()
+        with fail_after(1):  # a reader prevents it, and is not waited for
+            await log.list_ended(datetime.now(UTC), 1)
     await log.list_ended(datetime.now(UTC), 1)
     assert _files_with(tmp_path, b"SECRET") == []
 

@@ -23,6 +23,7 @@ from pyexec.domain.events import Finished, Output
 from pyexec.domain.execution import fold
 from pyexec.domain.output_log import OutputLog, Stream
 from pyexec.domain.result import result_of, result_without_output
+from pyexec.errors import Unavailable
 from pyexec.ports import Caller
 from pyexec.services.event_log import CorruptLogReporter
 from pyexec.services.executions import Executions
@@ -184,6 +185,18 @@ async def test_the_memory_of_loaded_outputs_is_bounded(tmp_path: Path) -> None:
         assert answered[0] == 200
         assert (await status(f"/api/v1/executions/{small}"))[0] == 200
         assert memory.available == whole
+
+
+async def test_slow_readers_of_one_tenant_leave_memory_to_others() -> None:
+    memory = OutputMemory(output_bytes_max=10, bytes_max=40, wait_seconds=0.05)
+    async with memory.reserve("acme"), memory.reserve("acme"):
+        with pytest.raises(Unavailable):
+            async with memory.reserve("acme"):
+                pass
+        async with memory.reserve("beta"):
+            assert memory.available == 10
+    async with memory.reserve(None), memory.reserve(None), memory.reserve(None):  # without tokens
+        assert memory.available == 10
 
 
 def stop_reading(address: tuple[str, int], path: str) -> None:

@@ -25,8 +25,13 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def empty_log(db: sqlite3.Connection) -> bool:
-    """Empty the write-ahead log. Return False if another process prevents it, which reads or writes the file."""
-    (is_busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    """Empty the write-ahead log. Return False if another process prevents it, such as a backup: do not wait for it."""
+    (patience,) = db.execute("PRAGMA busy_timeout").fetchone()
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        (is_busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {patience}")
     return not is_busy
 
 
