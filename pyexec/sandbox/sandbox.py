@@ -17,7 +17,7 @@ from pyexec.errors import (
     SandboxStalled,
     Unavailable,
 )
-from pyexec.ports import Container, ContainerSpec, Engine
+from pyexec.ports import Container, ContainerSpec, ContainerUsage, Engine
 from pyexec.sandbox import protocol
 from pyexec.sandbox.frame_stream import FrameStream
 from pyexec.sandbox.protocol import (
@@ -243,18 +243,20 @@ class Sandbox:
             self._stream.record_outage()
 
     async def usage(self) -> Usage | None:
-        """Return what the running program has used so far, by the engine's counters; None if the engine reports
-        none.
+        """Return what the running program has used so far, by the engine; None if the engine reports nothing.
 
         The supervisor reports it more exactly, at the program's end."""
-        if self._started is None:
+        if self._started is None or (used := await self.container_usage()) is None:
             return None
+        return Usage(
+            cpu_seconds=round(max(0.0, used.cpu_seconds - self._started.cpu_seconds), 6),
+            peak_memory_bytes=max(0, used.memory_bytes - self._started.memory_bytes),
+        )
+
+    async def container_usage(self) -> ContainerUsage | None:
+        """Return the engine's counters of the container; None if the engine reports none."""
         with suppress(EngineError, Unavailable), anyio.move_on_after(USAGE_SECONDS):
-            used = await self._stream.container.usage()
-            return Usage(
-                cpu_seconds=round(max(0.0, used.cpu_seconds - self._started.cpu_seconds), 6),
-                peak_memory_bytes=max(0, used.memory_bytes - self._started.memory_bytes),
-            )
+            return await self._stream.container.usage()
         return None
 
     async def ran_out_of_memory(self) -> bool:

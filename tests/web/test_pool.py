@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import shlex
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -89,6 +90,23 @@ async def test_a_requested_environment_is_kept_warm(image: str, tmp_path: Path) 
                 while len({document["Image"] for document in await inspected(server)}) < 2:
                     await changed()
         assert (await api.run("print(open('/note').read())", pre_commands=commands))["stdout"] == "here\n\n"
+
+
+BUSY = "import os; os.fork() or exec('while True: pass')"
+"""In a `.pth` file, every start of Python executes this."""
+
+
+async def test_an_idle_sandbox_of_a_caller_that_is_busy_is_removed(image: str, tmp_path: Path) -> None:
+    write = f"import site; open(site.getsitepackages()[0] + '/busy.pth', 'w').write({BUSY!r})"
+    commands = [f"python3 -c {shlex.quote(write)}"]
+    async with serving(tmp_path, image, warm_pool="2", sandbox_reuse="off") as (server, api):
+        for _ in range(3):
+            assert (await api.run("print('hello')", config=SMALL, pre_commands=commands))[
+                "stdout"
+            ] == "hello\n"
+        await until_sizes(server, {2048: 1, 16: 1})
+        await until_sizes(server, {2048: 2})
+        assert "without a program, it used" in server.log.read_text()
 
 
 @pytest.mark.full

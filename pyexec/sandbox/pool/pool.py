@@ -262,7 +262,9 @@ class Pool:
         elif tenant is not None or self._refill.has_place():
             idle = IdleSandbox(sandbox, tenant)
             queue.idle.append(idle)
-            watch = partial(idle.watch, partial(self._forget_broken, kind, idle))
+            forget = partial(self._forget_broken, kind, idle)
+            # Only callers' images and packages are not trusted.
+            watch = partial(idle.watch, forget, limit_cpu=kind.image != self._default_kind.image)
             self._group().start_soon(watch, name=f"watch the idle sandbox {sandbox.container_id[:12]}")
         else:
             self._group().start_soon(discard, sandbox, name="remove a surplus sandbox")
