@@ -210,6 +210,18 @@ async def test_a_rejected_option_is_pointed_out(page: Page) -> None:
     await expect(memory).to_be_focused()
 
 
+async def test_a_limit_that_is_no_number_is_rejected_and_not_ignored(page: Page) -> None:
+    await page.get_by_role("tab", name="Limits").click()
+    seconds = page.locator("#limit-timeout_seconds")
+    await seconds.press_sequentially("30s")
+    await run(page, "1")
+    await expect(page.get_by_role("alert")).to_contain_text("config.timeout_seconds must be a number")
+    await expect(seconds).to_have_value("30s")
+    await seconds.fill("1e-9e")
+    await run(page, "1")
+    await expect(page.get_by_role("alert")).to_contain_text("config.timeout_seconds must be a number")
+
+
 async def test_the_page_is_small_and_strict(browser: Browser, server: Server) -> None:
     async with page_of(server.url, browser=browser) as (page, wrong):
         response = await page.goto(f"{server.url}/")
