@@ -103,6 +103,8 @@ class Submissions:
             await self._start(submission)
         except KeyTaken as taken:
             return await submission.existing_execution(taken)
+        finally:
+            await submission.archive.close()
         return submission.run
 
     async def submit(self, upload: Upload) -> str:
@@ -117,6 +119,8 @@ class Submissions:
                 await self._accept(submission, setup)
         except KeyTaken as taken:
             return await submission.existing_execution(taken)
+        finally:
+            await submission.archive.close()
         return submission.run.id
 
     async def _start(self, submission: Submission) -> None:

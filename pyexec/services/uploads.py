@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
 from functools import partial
@@ -164,7 +164,11 @@ class CheckedArchive:
             self._key = await anyio.to_thread.run_sync(compute) if is_large else compute()
         return self._key
 
-    async def _checked(self) -> AsyncIterator[bytes]:
+    async def close(self) -> None:
+        """Drop the archive. Otherwise, a cycle of references keeps it until a garbage collection, which is rare."""
+        await self._rest.aclose()
+
+    async def _checked(self) -> AsyncGenerator[bytes, None]:
         async for chunk in self._upload.archive:
             self._meter.count(UPLOAD_BYTES, by=len(chunk))
             for at in range(0, len(chunk), CHECK_BYTES):
