@@ -65,8 +65,9 @@ class McpEndpoint:
             )
         method = message.get("method") if isinstance(message, dict) else None
         if isinstance(method, str) and len(method) > _METHOD_LENGTH_MAX:
-            error = InvalidRequest(f"unknown method {quote(method)}", field="method")
-            return _rejection(error, _METHOD_NOT_FOUND)
+            return _rejection(
+                InvalidRequest(f"unknown method {quote(method)}", field="method"), _METHOD_NOT_FOUND
+            )
         app = self._app or await self._load(get_context(request).limits.metadata_bytes_max)
         try:
             return await self._serve(app, request, body, message)
