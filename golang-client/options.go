@@ -14,7 +14,7 @@ type settings struct {
 	metadata       metadata
 	key            string
 	onEvent        func(Event)
-	lastExpression bool
+	lastExpression *bool
 	pythonVersion  string
 	envNames       []string
 	source         *Source
@@ -63,7 +63,7 @@ type evalFile struct {
 }
 
 func newSettings(options []Option) *settings {
-	s := &settings{lastExpression: true}
+	s := &settings{}
 	for _, option := range options {
 		option(s)
 	}
@@ -100,6 +100,26 @@ func (s *settings) check() error {
 	}
 	if cores := s.metadata.Config.CPUs; cores != nil && (math.IsNaN(*cores) || math.IsInf(*cores, 0)) {
 		return argumentError("WithCPUs must be a finite number, not %g", *cores)
+	}
+	return nil
+}
+
+// checkFor returns an ArgumentError for the first option that would have no effect in this call.
+func (s *settings) checkFor(call string) error {
+	others := []struct {
+		option  string
+		isGiven bool
+		call    string
+	}{
+		{"WithPythonVersion", s.pythonVersion != "", "Eval"},
+		{"WithLastExpression", s.lastExpression != nil, "Eval"},
+		{"OnEvent", s.onEvent != nil, "Run"},
+		{"WithSource", s.source != nil, "OpenSession"},
+	}
+	for _, other := range others {
+		if other.isGiven && other.call != call {
+			return argumentError("%s has no effect in %s; it is an option of %s", other.option, call, other.call)
+		}
 	}
 	return nil
 }
@@ -250,7 +270,7 @@ func OnEvent(call func(Event)) Option {
 
 // WithLastExpression controls whether [Client.Eval] returns the repr of the last expression (default: true).
 func WithLastExpression(wanted bool) Option {
-	return func(s *settings) { s.lastExpression = wanted }
+	return func(s *settings) { s.lastExpression = &wanted }
 }
 
 // WithPythonVersion selects an image for [Client.Eval] by Python version, for example "3.12".

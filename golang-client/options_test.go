@@ -2,7 +2,9 @@ package pyexec
 
 import (
 	"errors"
+	"iter"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,6 +34,70 @@ func TestAValueThatNoRequestCanCarryIsAnErrorThatNamesTheOption(t *testing.T) {
 			var invalid *ArgumentError
 			if !errors.As(err, &invalid) || !strings.HasPrefix(err.Error(), name) {
 				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+func TestAnOptionThatACallDoesNotUseIsAnErrorThatNamesIt(t *testing.T) {
+	server := serve(t)
+	session := &Session{ID: "ses_1", client: server.client}
+	first := func(events iter.Seq2[Event, error]) error {
+		for _, err := range events {
+			return err
+		}
+		return nil
+	}
+	calls := map[string]func(option Option) error{
+		"Run": func(option Option) error {
+			_, err := server.client.Run(t.Context(), Text("1"), option)
+			return err
+		},
+		"Stream": func(option Option) error { return first(server.client.Stream(t.Context(), Text("1"), option)) },
+		"Submit": func(option Option) error {
+			_, err := server.client.Submit(t.Context(), Text("1"), option)
+			return err
+		},
+		"Eval": func(option Option) error {
+			_, err := server.client.Eval(t.Context(), "1", option)
+			return err
+		},
+		"OpenSession": func(option Option) error {
+			_, err := server.client.OpenSession(t.Context(), option)
+			return err
+		},
+		"Session.Eval": func(option Option) error {
+			_, err := session.Eval(t.Context(), "1", option)
+			return err
+		},
+		"Session.Stream": func(option Option) error { return first(session.Stream(t.Context(), "1", option)) },
+		"Session.Submit": func(option Option) error {
+			_, err := session.Submit(t.Context(), "1", option)
+			return err
+		},
+	}
+	cases := []struct {
+		name   string
+		option Option
+		takers []string
+	}{
+		{"WithPythonVersion", WithPythonVersion("3.12"), []string{"Eval"}},
+		{"WithLastExpression", WithLastExpression(true), []string{"Eval"}},
+		{"OnEvent", OnEvent(func(Event) {}), []string{"Run"}},
+		{"WithSource", WithSource(Text("1")), []string{"OpenSession"}},
+		{"OpenSession", WithMemoryMB(64), []string{"Run", "Stream", "Submit", "Eval", "OpenSession"}},
+		{"OpenSession", WithStdin("1"), []string{"Run", "Stream", "Submit", "Eval", "OpenSession"}},
+		{"WithIdempotencyKey", WithIdempotencyKey("1"),
+			[]string{"Run", "Stream", "Submit", "Eval", "Session.Eval", "Session.Stream", "Session.Submit"}},
+	}
+	for _, each := range cases {
+		for name, call := range calls {
+			if slices.Contains(each.takers, name) {
+				continue
+			}
+			var invalid *ArgumentError
+			if err := call(each.option); !errors.As(err, &invalid) || !strings.Contains(err.Error(), each.name) {
+				t.Errorf("%s in %s: %v", each.name, name, err)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // continues instead, and the same call with the same key attaches to it.
 func (c *Client) Run(ctx context.Context, source Source, options ...Option) (*Result, error) {
 	settings := newSettings(options)
-	for event, err := range c.stream(ctx, source, settings) {
+	for event, err := range c.stream(ctx, source, settings, "Run") {
 		if err != nil {
 			return nil, err
 		}
@@ -29,11 +29,14 @@ func (c *Client) Run(ctx context.Context, source Source, options ...Option) (*Re
 // Stream runs the source and yields its events as they arrive; the last one is [Ended]. It stops after the first
 // error. Leaving the loop early closes the connection, as cancelling [Client.Run] does.
 func (c *Client) Stream(ctx context.Context, source Source, options ...Option) iter.Seq2[Event, error] {
-	return c.stream(ctx, source, newSettings(options))
+	return c.stream(ctx, source, newSettings(options), "Stream")
 }
 
-func (c *Client) stream(ctx context.Context, source Source, settings *settings) iter.Seq2[Event, error] {
+func (c *Client) stream(ctx context.Context, source Source, settings *settings, call string) iter.Seq2[Event, error] {
 	req, err := uploadRequest("exec/sync", source, settings, settings.key, c.retry)
+	if err == nil {
+		err = settings.checkFor(call)
+	}
 	if err != nil {
 		return func(yield func(Event, error) bool) { yield(nil, err) }
 	}
@@ -44,6 +47,9 @@ func (c *Client) stream(ctx context.Context, source Source, settings *settings) 
 // Submit submits the source and returns the execution ID at once, without waiting for the run.
 func (c *Client) Submit(ctx context.Context, source Source, options ...Option) (string, error) {
 	settings := newSettings(options)
+	if err := settings.checkFor("Submit"); err != nil {
+		return "", err
+	}
 	key := settings.key
 	if key == "" {
 		key = newKey()
@@ -91,8 +97,12 @@ func (c *Client) EvalFiles(ctx context.Context, files map[string]string, options
 func (c *Client) eval(ctx context.Context, body evalBody, options []Option) (*Result, error) {
 	settings := newSettings(options)
 	body.metadata = settings.metadata
-	body.LastExpression, body.PythonVersion = settings.lastExpression, settings.pythonVersion
+	body.LastExpression = settings.lastExpression == nil || *settings.lastExpression
+	body.PythonVersion = settings.pythonVersion
 	if err := settings.check(); err != nil {
+		return nil, err
+	}
+	if err := settings.checkFor("Eval"); err != nil {
 		return nil, err
 	}
 	encoded, err := json.Marshal(body)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"reflect"
 	"time"
 )
 
@@ -53,6 +54,12 @@ func (c *Client) OpenSession(ctx context.Context, options ...Option) (*Session, 
 	settings := newSettings(options)
 	if err := settings.check(); err != nil {
 		return nil, err
+	}
+	if err := settings.checkFor("OpenSession"); err != nil {
+		return nil, err
+	}
+	if settings.key != "" {
+		return nil, argumentError("WithIdempotencyKey has no effect in OpenSession")
 	}
 	body, err := json.Marshal(settings.metadata)
 	if err != nil {
@@ -181,6 +188,15 @@ func (s *Session) state(ctx context.Context, method, suffix string, retry Retry)
 func (s *Session) cellRequest(suffix, code string, settings *settings) (request, error) {
 	if err := checkText("the code", code); err != nil {
 		return request{}, err
+	}
+	if err := settings.checkFor("a session"); err != nil {
+		return request{}, err
+	}
+	others := settings.metadata
+	others.Config.TimeoutSeconds, others.Displays = nil, false // a cell always returns its displays
+	if !reflect.DeepEqual(others, metadata{}) {
+		return request{}, argumentError(
+			"code in a session takes only WithTimeout and WithIdempotencyKey; the other options are for OpenSession")
 	}
 	body, err := json.Marshal(struct {
 		Code           string   `json:"code"`

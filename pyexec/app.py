@@ -35,6 +35,9 @@ true and false, or 1 and 0.
 
 def main() -> None:
     """Run the program with the arguments of the command line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until the event loop handles it, Ctrl-C ends the process as SIGTERM does, without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     match sys.argv[1:]:
         case []:
             _serve()

@@ -49,7 +49,8 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
     console = Console(flags)
     if output_dir == "":
         raise asyncclick.UsageError("--output-dir: must not be empty")
-    options = await read_session_options(settings, flags)
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    options = await read_session_options(settings, flags, stdin_is_code=not is_terminal)
     if session_id is not None and (settings != NO_SESSION_FLAGS or _sets_environment(flags)):
         raise asyncclick.UsageError("--session: cannot be combined with flags that open a session")
     async with flags.client() as client:

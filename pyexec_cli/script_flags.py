@@ -165,6 +165,9 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         raise asyncclick.UsageError("--requirements and --no-requirements cannot be used together")
     if script.stdin == "-" and stdin_is_code:
         raise asyncclick.UsageError("--stdin -: the code is read from standard input already; give a file")
+    check_requirements_source(script.requirements, stdin_is_code=stdin_is_code)
+    if script.requirements == script.stdin == "-":
+        raise asyncclick.UsageError("--requirements -: --stdin - reads standard input already; give a file")
     if not all(map(_is_text, script.script_args)):
         raise asyncclick.UsageError(f"arguments after --: {_NOT_TEXT}")
     listed = script.requirements
@@ -182,6 +185,14 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
         image=flags.image,
         **flags.limits(),
     )
+
+
+def check_requirements_source(requirements: str | None, *, stdin_is_code: bool) -> None:
+    """Raise UsageError if the requirements would be read from standard input, as the code is."""
+    if requirements == "-" and stdin_is_code:
+        raise asyncclick.UsageError(
+            "--requirements -: the code is read from standard input already; give a file"
+        )
 
 
 async def read_request(

@@ -13,7 +13,7 @@ from pyexec_client.options import SessionOptions
 
 from . import inputs
 from .flags import ABOVE_ZERO, Flags, complete_path
-from .script_flags import ENV_FLAG, PRE_COMMAND_FLAG, environment
+from .script_flags import ENV_FLAG, PRE_COMMAND_FLAG, check_requirements_source, environment
 
 _FLAGS = (
     asyncclick.option(
@@ -61,13 +61,16 @@ def session_flags(function: Callable[..., Awaitable[int]]) -> Callable[..., Awai
     return command
 
 
-async def read_session_options(settings: SessionFlags, flags: Flags) -> SessionOptions:
+async def read_session_options(
+    settings: SessionFlags, flags: Flags, *, stdin_is_code: bool
+) -> SessionOptions:
     """Convert the flags to the options of a session. Raise UsageError for flags that are invalid."""
     if settings.requirements == "":
         raise asyncclick.UsageError("--requirements: must not be empty")
     if flags.detached:
         raise asyncclick.UsageError("--async: a session runs no script; use run or submit")
     name = settings.requirements
+    check_requirements_source(name, stdin_is_code=stdin_is_code)
     return SessionOptions(
         requirements=await inputs.read_requirements(name, "--requirements") if name else None,
         env=environment(settings.env) or None,

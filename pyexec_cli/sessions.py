@@ -55,7 +55,7 @@ async def new(flags: Flags, settings: SessionFlags, argument: str | None, as_jso
     The files of INPUT, a file, a directory or a .tar archive, are put into its working directory.
     """
     console = Console(flags)
-    options = await read_session_options(settings, flags)
+    options = await read_session_options(settings, flags, stdin_is_code=argument == "-")
     source: Source | None = None
     if argument is not None:
         chosen = await inputs.choose(argument, (), lambda _: "no such file or directory")

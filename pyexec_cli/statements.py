@@ -19,15 +19,52 @@ _CLAUSE = re.compile(r"(?:else|elif|except|finally)\b")
 """Begins a line that belongs to the block before it, although it is not indented."""
 
 
+_TOKEN = re.compile(r"""#|\"{3}|'{3}|["'()\[\]{}]|\\.""")
+_ENDS = {quote: re.compile(rf"\\.|{quote}") for quote in ('"""', "'''", '"', "'")}
+
+
+@define
+class _Nesting:
+    """The brackets and the string that the lines so far leave open."""
+
+    depth: int = 0
+    quote: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.depth > 0 or self.quote != ""
+
+    def add(self, line: str) -> None:
+        at = 0
+        while at < len(line):
+            found = (_ENDS[self.quote] if self.quote else _TOKEN).search(line, at)
+            if found is None or found[0] == "#":
+                break
+            at = found.end()
+            if self.quote:
+                self.quote = "" if found[0] == self.quote else self.quote
+            elif found[0] in _ENDS:
+                self.quote = found[0]
+            elif found[0] in "([{":
+                self.depth += 1
+            elif found[0] in ")]}":
+                self.depth -= 1
+        if len(self.quote) == 1 and not line.endswith("\\"):
+            self.quote = ""  # it ends with its line; the server reports what is wrong with it
+
+
 @define
 class Statements:
     """Collects the lines of a statement until it is complete.
 
     On a terminal, a blank line ends a block, as in Python. In a file (`from_file`), blocks may contain blank lines: a
-    block ends before the next line that does not belong to it."""
+    block ends before the next line that does not belong to it. While a bracket or a string is open, and within a block,
+    lines of a file are not parsed: parsing all lines again for each line takes minutes for a few thousand lines."""
 
     from_file: bool
     _lines: list[str] = field(factory=list)
+    _nesting: _Nesting = field(factory=_Nesting)
+    _is_block: bool = False
     _compiler: codeop.CommandCompiler = field(factory=_new_compiler)
 
     @property
@@ -41,6 +78,8 @@ class Statements:
             return None
         if not line.strip() or line.startswith((" ", "\t", "#")) or _CLAUSE.match(line):
             return None
+        if self._nesting.is_open:
+            return None
         if self._lines[-1].endswith("\\") or not self._is_complete([*self._lines, ""]):
             return None
         return self.take()
@@ -50,9 +89,20 @@ class Statements:
         self._lines.append(line)
         if not any(each.strip() for each in self._lines):
             self._lines.clear()
-        elif self._is_complete(self._lines) and not self._may_go_on(line):
-            return self.take()
+        elif self._needs_more(line):
+            return None
+        elif self._is_complete(self._lines):
+            return None if self._may_go_on(line) else self.take()
+        else:
+            self._is_block = not line.endswith("\\")
         return None
+
+    def _needs_more(self, line: str) -> bool:
+        """Return True if a statement of a file obviously goes on."""
+        if not self.from_file or self._is_cell_magic:
+            return False
+        self._nesting.add(line)
+        return self._nesting.is_open or self._is_block
 
     def _may_go_on(self, line: str) -> bool:
         """Return True if a block of a file may go on after this line."""
@@ -62,6 +112,7 @@ class Statements:
         """Return the lines so far, and begin the next statement."""
         source = "\n".join(self._lines)
         self._lines.clear()
+        self._nesting, self._is_block = _Nesting(), False
         return source
 
     @property

@@ -52,6 +52,10 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def __iter__(self) -> Iterator[T]:
+        """Yield all items, in no particular order."""
+        return (item for items in self._waiting.values() for _, item in items)
+
     def length_of(self, tenant: str) -> int:
         """Return the number of items of a tenant."""
         return len(self._waiting.get(tenant, ()))

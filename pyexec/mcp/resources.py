@@ -74,7 +74,7 @@ async def read_resource(executor: Executor, uri: str) -> TextResourceContents | 
     """Return the contents of a resource. Raises `UnknownResource` and `ToolError`."""
     found = _URI.fullmatch(uri)
     if found is None:
-        raise UnknownResource(f"no resource has the URI {uri[:200]!r}")
+        raise UnknownResource(f"no resource has the URI {uri[:100]!r}")
     execution_id, stream, path = unquote(found["id"]), found["stream"], found["path"]
     if path is not None:
         path = unquote(path)

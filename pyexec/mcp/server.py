@@ -49,6 +49,8 @@ RESOURCE_NOT_FOUND = -32002
 """The code of an unknown resource up to revision 2025-11-25. Later revisions use `INVALID_PARAMS`."""
 _MISSING_CODES = ("not_found", "not_ended")
 LIST_TTL_MS = 60_000
+URI_QUOTED_MAX = 4096
+"""How much of a URI an error repeats. That of a file with the longest path is shorter."""
 
 
 def create_server(openapi: Schema, executor_of: ExecutorOf, call_id_of: CallIdOf) -> Server[Any]:
@@ -136,7 +138,7 @@ class _Handlers:
                 return ReadResourceResult(contents=[await read_resource(self._executor_of(context), uri)])
             except (UnknownResource, ToolError) as error:
                 code = _code_of(error, context.protocol_version)
-                raise MCPError(code, str(error), {"uri": uri}) from error
+                raise MCPError(code, str(error), {"uri": uri[:URI_QUOTED_MAX]}) from error
 
     async def cancel(self, context: McpContext, params: CancelledNotificationParams) -> None:
         call_id = self._call_id_of(context, params.request_id)

@@ -54,6 +54,8 @@ class SessionTransfers:
                     await self._write_line("DATA", *file_data(receiver.id, at, piece))
                     at += len(piece)
                     self.cpu_seconds += CPU_SECONDS_PER_BYTE * len(piece)
+                if receiver.has_ended:  # the caller gets the reason now, not at the end of its upload
+                    break
             await self._write_line("DATA", *file_data(receiver.id, at, b""))
             await _next(receiver)
 

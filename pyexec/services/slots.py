@@ -151,16 +151,22 @@ class Slots:
     def try_reserve_memory(self, limits: Limits, extra_mb: int, tenant: str, *, keep: Limits) -> int | None:
         """Reserve the memory of a sandbox without a slot, such as an interpreter session's, and `extra_mb` more.
 
-        Return the MiB to give back with `release_memory`. Return None if an execution waits for a slot, or if
-        afterwards the memory of a program with the limits `keep` would not be free. If the total memory is too small
-        for a session and a program with these limits, nothing is kept free: otherwise no session could ever open."""
-        memory_mb, kept_mb = self.memory_for(limits) + extra_mb, self.memory_for(keep)
-        if 2 * kept_mb + extra_mb > self._memory_mb_max:
-            kept_mb = 0
-        if self._must_queue(tenant) or memory_mb + kept_mb > self._free_mb:
+        Return the MiB to give back with `release_memory`. Return None if the memory of `kept_free` would not be free
+        afterwards."""
+        memory_mb = self.memory_for(limits) + extra_mb
+        if memory_mb + self.kept_free(keep, extra_mb) > self._free_mb:
             return None
         self._hold(memory_mb, tenant)
         return memory_mb
+
+    def kept_free(self, keep: Limits, extra_mb: int) -> int:
+        """Return the MiB that stay free of sessions: for a program with the limits `keep`, and for the largest
+        execution that waits. If the total memory is too small for a session and such a program, nothing is kept for
+        it: otherwise no session could ever open."""
+        kept_mb = self.memory_for(keep)
+        if 2 * kept_mb + extra_mb > self._memory_mb_max:
+            kept_mb = 0
+        return max([kept_mb, *(waiter.slot.memory_mb for waiter in self._queue)])
 
     def reserve_memory_unconditionally(self, limits: Limits, extra_mb: int, tenant: str) -> int:
         """Reserve the memory of a sandbox that runs already, even if it is not free."""

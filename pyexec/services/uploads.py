@@ -94,11 +94,10 @@ class CheckedArchive:
         self._upload = upload
         self._digest = hashlib.sha256() if upload.key is not None else None
         self._key: IdempotencyKey | None = None
-        self._meter = meter
         self._ahead: list[bytes] = []
         self._is_whole = False
         """True if `_ahead` is the whole archive."""
-        self._rest = self._checked()
+        self._rest = _checked(upload, self._check, self._digest, meter)
 
     @property
     def code_field(self) -> str:
@@ -164,30 +163,37 @@ class CheckedArchive:
             self._key = await anyio.to_thread.run_sync(compute) if is_large else compute()
         return self._key
 
-    async def _checked(self) -> AsyncIterator[bytes]:
-        async for chunk in self._upload.archive:
-            self._meter.count(UPLOAD_BYTES, by=len(chunk))
-            for at in range(0, len(chunk), CHECK_BYTES):
-                # A small piece at a time, so that many members in one chunk do not delay other requests.
-                if at:
-                    await anyio.lowlevel.checkpoint()
-                with self._error_field():
-                    self._check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
-            if self._digest is not None:
-                self._digest.update(chunk)
-            yield chunk
-        with self._error_field():
-            self._check.finish()
 
-    @contextmanager
-    def _error_field(self) -> Iterator[None]:
-        """Let an error name the field of the request that the archive was made of."""
-        try:
-            yield
-        except InvalidRequest as error:
-            if error.field == "tar":
-                error.field = self._upload.code_field
-            raise
+async def _checked(
+    upload: Upload, check: ArchiveCheck, digest: "hashlib._Hash | None", meter: Meter
+) -> AsyncIterator[bytes]:
+    """Yield the archive's bytes, and check them. Raises `InvalidRequest`.
+
+    This is no method: a cycle of references would keep abandoned archives until a garbage collection, which is rare."""
+    async for chunk in upload.archive:
+        meter.count(UPLOAD_BYTES, by=len(chunk))
+        for at in range(0, len(chunk), CHECK_BYTES):
+            # A small piece at a time, so that many members in one chunk do not delay other requests.
+            if at:
+                await anyio.lowlevel.checkpoint()
+            with _error_field(upload.code_field):
+                check.feed(memoryview(chunk)[at : at + CHECK_BYTES])
+        if digest is not None:
+            digest.update(chunk)
+        yield chunk
+    with _error_field(upload.code_field):
+        check.finish()
+
+
+@contextmanager
+def _error_field(name: str) -> Iterator[None]:
+    """Let an error name the field of the request that the archive was made of."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.field == "tar":
+            error.field = name
+        raise
 
 
 def _characters(metadata: Metadata) -> int:

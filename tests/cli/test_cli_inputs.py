@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 
+from pyexec_cli.statements import Statements
 from tests.support.cases import sampled
 
 LIST = "import os\nfor d, _, fs in sorted(os.walk('.')): print(d, sorted(fs))"
@@ -242,3 +243,21 @@ def test_an_upload_that_the_server_rejects_midway(program):
     done = program.run("project", "--disk", "1")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"disk_mb" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "last"),
+    [("x = {", "  'k': [1, \"v\"],", "}"), ("class A:", "  def f(self): return (\n  1)", "")],
+)
+def test_a_long_statement_of_a_file_is_parsed_a_few_times(monkeypatch, first, line, last):
+    parsed = []
+    is_complete = Statements._is_complete
+    monkeypatch.setattr(
+        Statements, "_is_complete", lambda self, lines: parsed.append(1) or is_complete(self, lines)
+    )
+    code = "\n".join([first, *[line] * 3000, last])
+    statements = Statements(from_file=True)
+    taken = [statements.add(each) for each in code.split("\n") if statements.take_before(each) is None]
+    assert [each for each in taken if each is not None] == ([code] if last else [])
+    assert (statements.take() if not last else code) == code
+    assert len(parsed) < 5

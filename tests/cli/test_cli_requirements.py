@@ -55,6 +55,18 @@ def test_text_that_does_not_match_its_encoding_is_refused(lone_program, content,
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["run -", "eval -", "repl", "session new -", "run main.py --stdin -", "eval 1 --stdin -"],
+)
+def test_standard_input_is_not_read_twice(lone_program, arguments):
+    lone_program.file("main.py", b"")
+    done = lone_program.run(*arguments.split(), "--requirements", "-", stdin=b"six")
+    assert done.returncode == 2
+    assert b"--requirements -: " in done.stderr
+    assert b"standard input already" in done.stderr
+
+
 @pytest.mark.parametrize("command", [("run", "main.py"), ("submit", "project"), ("eval", "1")], ids=" ".join)
 @pytest.mark.parametrize("flag", [(), ("--no-requirements",)], ids=" ".join)
 def test_inline_requirements_are_turned_off_by_the_flag(lone_program, command, flag):

@@ -10,6 +10,7 @@ import pytest
 from aiohttp.multipart import parse_content_disposition
 from aiohttp.test_utils import make_mocked_request
 from attrs import evolve
+from multidict import CIMultiDict
 
 from pyexec.domain.output_files import normalize_patterns
 from pyexec.domain.requirement_lines import LINE_LENGTH_MAX
@@ -19,7 +20,7 @@ from pyexec.domain.tar_headers import EXTENDED_HEADER_MAX
 from pyexec.domain.traceback import parse_traceback
 from pyexec.errors import InvalidRequest
 from pyexec.json_parser import parse_json
-from pyexec.web.headers import EVENT_STREAM, prefers
+from pyexec.web.headers import EVENT_STREAM, accepts_gzip, prefers
 from pyexec.web.request_parser import parse_request
 from pyexec.web.schemas import WaitQuery, read_query
 from pyexec.web.sse import parse_position
@@ -196,3 +197,13 @@ def test_parsing_takes_linear_time(which: str) -> None:
             parse(text)
 
     assert_growth(partial(attempt, worst(limit // FACTOR)), partial(attempt, worst(limit)))
+
+
+def test_only_the_beginning_of_a_header_chooses_a_response() -> None:
+    """A request can have a megabyte of them, and parsing it would delay all others."""
+    headers = CIMultiDict([("Accept", "application/json")] + [("Accept", "a," * 4000)] * 120)
+    headers.add("Accept", "text/event-stream;q=1, application/json;q=0")
+    assert not prefers(make_mocked_request("GET", "/", headers=headers), EVENT_STREAM)
+    headers.popall("Accept")
+    headers.extend([("Accept-Encoding", "a," * 4000)] * 120 + [("Accept-Encoding", "gzip")])
+    assert not accepts_gzip(make_mocked_request("GET", "/", headers=headers))

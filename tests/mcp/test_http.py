@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 from mcp import MCPError
@@ -43,6 +44,31 @@ UNKNOWN_VERSION = {
         }
     },
 }
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"id": "x" * 10**6, "method": "ping"},
+        {"id": 1, "method": "x" * 10**6},
+        {"id": 1, "method": "resources/read", "params": {"uri": "x" * 10**6}},
+        {
+            "id": 1,
+            "method": "resources/read",
+            "params": {"uri": f"pyexec://executions/exe_0/files/{'x' * 10**6}"},
+        },
+    ],
+    ids=["id", "method", "uri", "path"],
+)
+async def test_an_error_repeats_only_the_beginning_of_the_input(
+    server: Server, message: dict[str, Any]
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        document = {"jsonrpc": "2.0", **message}
+        async with session.post(f"{server.url}/mcp", json=document, headers=HEADERS) as response:
+            text = await response.text()
+    assert '"error"' in text
+    assert len(text) < 10_000
 
 
 async def test_cancelling_a_call_kills_the_run(connect: Connect, api: Api) -> None:

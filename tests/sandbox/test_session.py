@@ -49,6 +49,16 @@ async def test_an_exception_is_reported_and_printed_as_plain_text(session: Clien
     assert "not available in a session" in asked.crash.error
 
 
+async def test_a_cell_begins_with_the_standard_streams(session: Client) -> None:
+    """An event loop makes a pipe non-blocking, and closes it at its end."""
+    code = "import os, sys\nfor fd in (0, 1, 2): os.set_blocking(fd, False)\nsys.stdin.close()\nos.close(1)"
+    assert (await session.run(code)).summary == OK
+    found = await session.run(
+        "import subprocess\nprint('x' * 200_000)\nsys.stdin.read(), subprocess.call('cat')"
+    )
+    assert (len(found.stdout), found.stderr, found.result) == (200_001, "", "('', 0)")
+
+
 async def test_an_exception_whose_text_fails_is_reported_with_its_own_type(session: Client) -> None:
     found = await session.run("class E(Exception):\n    def __str__(self):\n        1 / 0\n\nraise E")
     assert found.crash is not None

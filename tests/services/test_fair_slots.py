@@ -212,6 +212,19 @@ def test_a_tenant_holds_at_most_its_number_of_setups() -> None:
     assert third.begun.is_set()
 
 
+async def test_an_execution_that_waits_for_a_slot_keeps_only_its_memory_free_of_sessions() -> None:
+    small, large = (evolve(LIMITS, memory_mb=memory_mb, disk_mb=0) for memory_mb in (100, 700))
+    slots = slots_of(concurrent=1, memory_mb=1000)
+    assert slots.try_reserve(small, "light")
+    async with anyio.create_task_group() as tasks:
+        for limits in (small, large):
+            tasks.start_soon(slots.reserve, limits, 60, "light", name="waits for the slot")
+        await anyio.wait_all_tasks_blocked()
+        found = [slots.try_reserve_memory(small, 0, "light", keep=small) for _ in range(3)]
+        assert found == [100, 100, None]
+        tasks.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     ("total_mb", "granted"),
     [(99, 0), (150, 1), (250, 1), (300, 2)],

@@ -74,6 +74,17 @@ async def test_a_run_is_stopped_and_survives_a_reload(page: Page) -> None:
     await expect(outcome(page)).to_have_text("Stopped by a kill request.")
 
 
+async def test_a_program_that_waits_for_a_slot_is_stopped(page: Page) -> None:
+    await page.route("**/api/v1/eval", lambda _: None)  # no answer, as long as the request waits
+    await run(page, "print('never')")
+    async with page.expect_event("requestfailed"):
+        await page.get_by_role("button", name="Stop").click()
+    await expect(outcome(page)).to_have_text("Stopped before it began.")
+    await page.unroute("**/api/v1/eval")
+    await run(page, "print('later')")
+    await expect(page.get_by_role("log")).to_have_text("later\n")
+
+
 def answering(*answers: dict[str, Any]) -> Callable[[Route], Awaitable[None]]:
     """Return a handler that gives the answers to the first requests, and lets the server answer the others."""
     left = list(answers)
@@ -208,6 +219,18 @@ async def test_a_rejected_option_is_pointed_out(page: Page) -> None:
     await run(page, "1")
     await expect(page.get_by_role("alert")).to_contain_text("config.memory_mb must be at least 16")
     await expect(memory).to_be_focused()
+
+
+async def test_a_limit_that_is_no_number_is_rejected_and_not_ignored(page: Page) -> None:
+    await page.get_by_role("tab", name="Limits").click()
+    seconds = page.locator("#limit-timeout_seconds")
+    await seconds.press_sequentially("30s")
+    await run(page, "1")
+    await expect(page.get_by_role("alert")).to_contain_text("config.timeout_seconds must be a number")
+    await expect(seconds).to_have_value("30s")
+    await seconds.fill("1e-9e")
+    await run(page, "1")
+    await expect(page.get_by_role("alert")).to_contain_text("config.timeout_seconds must be a number")
 
 
 async def test_the_page_is_small_and_strict(browser: Browser, server: Server) -> None:

@@ -50,7 +50,12 @@ CRASHES = [
 async def test_an_exception_is_reported_with_its_type_and_line(
     api: Api, code: str, kind: str, line: int, words: str, form: str, eval_last_expr: bool
 ) -> None:
-    body = {"code": code} if form == "code" else {"files": [{"name": "a/b.py", "content": code}]}
+    bodies = {
+        "code": {"code": code},
+        "files": {"files": [{"name": "a/b.py", "content": code}]},
+        "entrypoint": {"files": [{"name": "a/b", "content": code}], "entrypoint": "a/./b"},
+    }
+    body = bodies[form]
     result = (await api.eval({**body, "eval_last_expr": eval_last_expr})).document
     assert (result["status"], result["exit_code"]) == ("completed", 1)
     assert (result["error_type"], result["error_line"]) == (kind, line)
@@ -150,7 +155,7 @@ async def test_the_value_of_the_last_expression_is_returned(api: Api, code: str,
         assert document.get("result") == result
 
 
-@pytest.mark.parametrize("form", ["code", "files"])
+@pytest.mark.parametrize("form", ["code", "files", "entrypoint"])
 @sampled(
     "start", ["#!python\n# -*- coding: latin-1 -*-\n", "# coding=cp1252\r\n", "# coding: utf-16\n"], every=2
 )

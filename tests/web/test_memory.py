@@ -1,20 +1,23 @@
 """Test that a large upload is streamed: the server's memory does not grow with it."""
 
 import io
+import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 
-from tests.support.api import Api, form, pause
+from tests.support.api import Api, api_of, form, pause
 from tests.support.archives import END, member
 from tests.support.cases import sampled
 from tests.support.leftovers import check_works, spooled
-from tests.support.server import Server
+from tests.support.server import Server, running_server
 
 MEBIBYTE = 1024 * 1024
 GROWTH_MAX = 64 * MEBIBYTE
+JSON = {"Content-Type": "application/json"}
 SHOW = "import os; print(os.path.getsize('zeros'))"
 
 
@@ -64,6 +67,39 @@ async def test_256_mib_take_constant_memory(
 @pytest.mark.full
 async def test_a_gibibyte_by_sync_takes_constant_memory(server: Server, api: Api) -> None:
     await check_upload(server, api, 1024 * MEBIBYTE, "sync", ("metadata", "tar"))
+
+
+async def test_requests_that_leave_the_queue_leave_no_code_in_memory(image: str, tmp_path: Path) -> None:
+    body = json.dumps({"code": f"import time; time.sleep(60)  # {'x' * (15 * MEBIBYTE)}"}).encode()
+    with running_server(tmp_path / "data", image, max_concurrent="1", warm_pool="1") as server:
+        async with api_of(server.url) as api:
+            await check_works(api)
+            before = resident(server, "VmRSS")
+            async with anyio.create_task_group() as tasks:
+                for number in range(12):
+                    evaluate = partial(
+                        api.request, "POST", "/api/v1/eval", data=io.BytesIO(body), headers=JSON
+                    )
+                    tasks.start_soon(evaluate, name=f"request {number}")
+                while (await api.get("/api/v1/cluster")).document["queue"][0]["waiting"] < 11:
+                    await pause()
+                tasks.cancel_scope.cancel()
+            await check_works(api)
+            assert resident(server, "VmRSS") - before < GROWTH_MAX
+
+
+async def test_refused_mcp_calls_leave_nothing_in_memory(image: str, tmp_path: Path) -> None:
+    params = {"name": "run_python", "arguments": {"code": "x" * (15 * MEBIBYTE), "nosuch": 1}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    body, headers = json.dumps(message).encode(), {**JSON, "Accept": "application/json, text/event-stream"}
+    with running_server(tmp_path / "data", image, warm_pool="1") as server:
+        async with api_of(server.url) as api:
+            before = 0
+            for number in range(9):
+                async with api.session.post("/mcp", data=io.BytesIO(body), headers=headers) as response:
+                    assert "unknown argument" in await response.text()
+                before = resident(server, "VmRSS") if number == 0 else before
+            assert resident(server, "VmRSS") - before < GROWTH_MAX
 
 
 async def test_slow_readers_of_large_output_take_bounded_memory(server: Server, api: Api) -> None:

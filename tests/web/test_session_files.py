@@ -9,7 +9,8 @@ import anyio
 import pytest
 from yarl import URL
 
-from tests.support.sessions import Session
+from tests.support.api import Api
+from tests.support.sessions import Session, opened
 
 MEBIBYTE = 1024 * 1024
 
@@ -52,6 +53,18 @@ async def test_headers_that_restrict_a_change_are_rejected(
     answer = await shared.api.request(method, url, data=b"xx", headers={name: value})
     assert (answer.status, answer.document["field"]) == (400, name)
     assert await shared.read("kept") == (200, b"kept")
+
+
+async def test_an_upload_that_does_not_fit_is_rejected_before_its_end(api: Api, session_image: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(40):
+            yield bytes(MEBIBYTE)
+        await anyio.sleep_forever()
+
+    config = {"memory_mb": 128, "disk_mb": 4}
+    async with opened(api, docker_image=session_image, config=config) as session:
+        with anyio.fail_after(20):
+            assert (await session.put("large", chunks())).status == 413
 
 
 async def test_files_are_written_from_a_stream_and_while_a_cell_runs(shared: Session) -> None:

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	pyexec "github.com/python-executor/golang-client"
 )
@@ -32,7 +33,7 @@ func (a *app) repl() *cobra.Command {
 			if command.Flags().Changed("output-dir") && outputDir == "" {
 				return usageErrorf(command, "--output-dir: must not be empty")
 			}
-			options, err := settings.options(command, &a.flags)
+			options, err := settings.options(command, &a.flags, !term.IsTerminal(int(os.Stdin.Fd())))
 			if err != nil {
 				return err
 			}

@@ -82,6 +82,12 @@ func (s *scriptFlags) options(
 	if s.stdin == "-" && stdinIsCode {
 		return nil, usageErrorf(command, "--stdin -: the code is read from standard input already; give a file")
 	}
+	if err := checkRequirementsSource(command, s.requirements, stdinIsCode); err != nil {
+		return nil, err
+	}
+	if s.requirements == "-" && s.stdin == "-" {
+		return nil, usageErrorf(command, "--requirements -: --stdin - reads standard input already; give a file")
+	}
 	if !utf8.ValidString(strings.Join(scriptArgs, "")) {
 		return nil, usageErrorf(command, "arguments after --: %s", notText)
 	}
@@ -118,6 +124,14 @@ func (s *scriptFlags) options(
 		options = append(options, pyexec.WithRequirements(text))
 	}
 	return options, nil
+}
+
+// checkRequirementsSource fails with a usageError if the requirements would be read from standard input, as the code is.
+func checkRequirementsSource(command *cobra.Command, requirements string, stdinIsCode bool) error {
+	if requirements == "-" && stdinIsCode {
+		return usageErrorf(command, "--requirements -: the code is read from standard input already; give a file")
+	}
+	return nil
 }
 
 // environment returns the variables that --env sets. It fails with a usageError if one has no name or no value.

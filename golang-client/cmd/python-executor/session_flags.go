@@ -29,12 +29,15 @@ func (s *sessionFlags) addTo(command *cobra.Command) {
 }
 
 // options converts the flags to the options of a session. It fails with a usageError for flags that are invalid.
-func (s *sessionFlags) options(command *cobra.Command, flags *flags) ([]pyexec.Option, error) {
+func (s *sessionFlags) options(command *cobra.Command, flags *flags, stdinIsCode bool) ([]pyexec.Option, error) {
 	if command.Flags().Changed("requirements") && s.requirements == "" {
 		return nil, usageErrorf(command, "--requirements: must not be empty")
 	}
 	if flags.detached {
 		return nil, usageErrorf(command, "--async: a session runs no script; use run or submit")
+	}
+	if err := checkRequirementsSource(command, s.requirements, stdinIsCode); err != nil {
+		return nil, err
 	}
 	options := append(flags.options(), pyexec.WithPreCommands(s.preCommands...))
 	if s.idleTimeout > 0 {

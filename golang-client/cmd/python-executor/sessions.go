@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,7 @@ func (a *app) sessionNew() *cobra.Command {
 			if len(arguments) > 1 {
 				return usageErrorf(command, "Got unexpected extra argument (%s)", arguments[1])
 			}
-			options, err := settings.options(command, &a.flags)
+			options, err := settings.options(command, &a.flags, slices.Equal(arguments, []string{"-"}))
 			if err != nil {
 				return err
 			}

@@ -10,10 +10,52 @@ import (
 // needed, without a parser: the server reports errors of syntax.
 //
 // On a terminal, a blank line ends a block, as in Python. In a file (fromFile), blocks may contain blank lines: a block
-// ends before the next line that does not belong to it.
+// ends before the next line that does not belong to it. Lines of a file are not scanned again while a bracket or a string
+// is open, nor within a block.
 type statements struct {
 	fromFile bool
 	lines    []string
+	nesting  nesting
+	isBlock  bool
+}
+
+// nesting is what the lines so far leave open: brackets, or a string.
+type nesting struct {
+	depth int
+	quote string
+}
+
+func (n *nesting) isOpen() bool { return n.depth > 0 || n.quote != "" }
+
+// add reads the next line.
+func (n *nesting) add(line string) {
+	for position := 0; position < len(line); position++ {
+		rest := line[position:]
+		switch letter := line[position]; {
+		case letter == '\\':
+			position++
+		case n.quote != "":
+			if strings.HasPrefix(rest, n.quote) {
+				position += len(n.quote) - 1
+				n.quote = ""
+			}
+		case letter == '#':
+			return
+		case letter == '"' || letter == '\'':
+			n.quote = line[position : position+1]
+			if strings.HasPrefix(rest, strings.Repeat(n.quote, 3)) {
+				n.quote = rest[:3]
+				position += 2
+			}
+		case strings.IndexByte("([{", letter) >= 0:
+			n.depth++
+		case strings.IndexByte(")]}", letter) >= 0:
+			n.depth--
+		}
+	}
+	if len(n.quote) == 1 && !strings.HasSuffix(line, "\\") {
+		n.quote = "" // it ends with its line; the server reports what is wrong with it
+	}
 }
 
 // clause begins a line that belongs to the block before it, although it is not indented.
@@ -24,7 +66,7 @@ func (s *statements) isEmpty() bool { return len(s.lines) == 0 }
 // takeBefore returns the block of a file that ends before this line, if there is one and the line does not continue it.
 func (s *statements) takeBefore(line string) (string, bool) {
 	continues := strings.TrimSpace(line) == "" || strings.ContainsAny(line[:1], " \t#") || clause.MatchString(line)
-	if s.isEmpty() || !s.fromFile || s.isCellMagic() || continues {
+	if s.isEmpty() || !s.fromFile || s.isCellMagic() || continues || s.nesting.isOpen() {
 		return "", false
 	}
 	if strings.HasSuffix(s.lines[len(s.lines)-1], "\\") || !s.isComplete(append(slices.Clone(s.lines), "")) {
@@ -36,12 +78,21 @@ func (s *statements) takeBefore(line string) (string, bool) {
 // add adds a line. It returns the statement if it is complete.
 func (s *statements) add(line string) (string, bool) {
 	s.lines = append(s.lines, line)
+	isScript := s.fromFile && !s.isCellMagic()
+	if isScript {
+		s.nesting.add(line)
+	}
 	mayGoOn := s.fromFile && !s.isCellMagic() && (strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#"))
 	switch {
-	case strings.TrimSpace(strings.Join(s.lines, "\n")) == "":
+	case strings.TrimSpace(line) == "" && strings.TrimSpace(strings.Join(s.lines, "\n")) == "":
 		s.lines = nil
-	case s.isComplete(s.lines) && !mayGoOn:
-		return s.take(), true
+	case isScript && (s.nesting.isOpen() || s.isBlock):
+	case s.isComplete(s.lines):
+		if !mayGoOn {
+			return s.take(), true
+		}
+	default:
+		s.isBlock = isScript && !strings.HasSuffix(line, "\\")
 	}
 	return "", false
 }
@@ -49,7 +100,7 @@ func (s *statements) add(line string) (string, bool) {
 // take returns the lines so far, and begins the next statement.
 func (s *statements) take() string {
 	source := strings.Join(s.lines, "\n")
-	s.lines = nil
+	*s = statements{fromFile: s.fromFile}
 	return source
 }
 

@@ -49,3 +49,23 @@ func TestStatements(t *testing.T) {
 		t.Errorf("a blank line is no statement: %q", code)
 	}
 }
+
+// Each line is read once: otherwise this would take minutes.
+func TestLongStatementsOfAFile(t *testing.T) {
+	for first, line := range map[string]string{"x = {": "  'k': [1, \"v\"],", "class A:": "  def f(self): return (\n  1)"} {
+		end := map[string]string{"x = {": "}", "class A:": ""}[first]
+		code := first + strings.Repeat("\n"+line, 50_000) + "\n" + end
+		typed := statements{fromFile: true}
+		for index, line := range strings.Split(code, "\n") {
+			if early, isBefore := typed.takeBefore(line); isBefore {
+				t.Fatalf("a statement ends before line %d: %q", index+1, early[:20])
+			}
+			if found, isComplete := typed.add(line); isComplete && found != code {
+				t.Fatalf("a statement ends with line %d", index+1)
+			}
+		}
+		if !typed.isEmpty() && typed.take() != code {
+			t.Error(first)
+		}
+	}
+}

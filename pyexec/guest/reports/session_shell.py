@@ -22,27 +22,32 @@ FIRST_SAVED_DESCRIPTOR = 200
 
 
 class Streams:
-    """Standard output and error as they are when a cell begins, whatever the cells before have done with them."""
+    """The standard streams as they are when a cell begins, whatever the cells before have done with them."""
 
     def __init__(self):
         import fcntl
 
-        self.saved = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_SAVED_DESCRIPTOR) for fd in (1, 2)}
-        self.files = {1: sys.stdout, 2: sys.stderr}
-        self.input = sys.stdin
+        self.saved = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_SAVED_DESCRIPTOR) for fd in (0, 1, 2)}
+        self.files = {0: sys.stdin, 1: sys.stdout, 2: sys.stderr}
 
     def restore(self):
         self.restore_descriptors()
         for fd in self.saved:
             if self.files[fd].closed:
                 self.files[fd] = open(
-                    fd, "w", 1, "utf-8", "backslashreplace" if fd == 2 else "surrogateescape", closefd=False
+                    fd,
+                    "w" if fd else "r",
+                    1,
+                    "utf-8",
+                    "backslashreplace" if fd == 2 else "surrogateescape",
+                    closefd=False,
                 )
-        sys.stdout, sys.stderr, sys.stdin = self.files[1], self.files[2], self.input
-        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
+        sys.stdin, sys.stdout, sys.stderr = self.files.values()
+        vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
 
     def restore_descriptors(self):
         for fd, saved in self.saved.items():
+            os.set_blocking(saved, True)  # an event loop makes the pipe non-blocking, and leaves it so
             if not same_file(fd, saved):
                 os.dup2(saved, fd)
 

@@ -132,10 +132,10 @@ class Opening:
     def _no_memory(self, limits: Limits) -> TooManySessions:
         memory_mb = self.slots.memory_for(limits) + self.buffer_mb
         overhead_mb = memory_mb - limits.memory_mb - limits.disk_mb
-        budget = self.slots.memory_mb
+        budget, kept_mb = self.slots.memory_mb, self.slots.kept_free(self.run_limits, self.buffer_mb)
         return TooManySessions(
             f"the session reserves {memory_mb} MiB (memory_mb {limits.memory_mb} + disk_mb {limits.disk_mb} + overhead "
-            f"{overhead_mb}), and {self.slots.memory_for(self.run_limits)} MiB must stay free for a run; this replica "
+            f"{overhead_mb}), and {kept_mb} MiB must stay free for a run; this replica "
             f"has {budget.total - budget.used} of {budget.total} MiB free (PYEXEC_MAX_TOTAL_MEMORY_MB). Ask for less "
             "with config.memory_mb and config.disk_mb, close a session, or try again later"
         )

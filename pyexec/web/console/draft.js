@@ -88,7 +88,7 @@ export function sourceOf(id) {
 
 /** Return the body of `POST /api/v1/eval`. Options that were left alone are left out. */
 export function requestOf(draft) {
-  const limits = Object.entries(draft.limits).filter(([, text]) => text !== "").map(([name, text]) => [name, Number(text)]);
+  const limits = Object.entries(draft.limits).filter(([, text]) => text.trim()).map(([name, text]) => [name, numberOf(text)]);
   const config = { ...Object.fromEntries(limits), ...(draft.network ? { network_disabled: false } : {}) };
   const body = {
     code: draft.code,
@@ -103,6 +103,12 @@ export function requestOf(draft) {
     config,
   };
   return Object.fromEntries(Object.entries(body).filter(([name, value]) => name === "code" || !isEmpty(value)));
+}
+
+/** Return the number that a text stands for; any other text as it is, so that the server rejects it. */
+function numberOf(text) {
+  const number = Number(text);
+  return Number.isFinite(number) ? number : text;
 }
 
 function isEmpty(value) {

@@ -103,7 +103,8 @@ export class Options {
     const draft = this.#draft;
     const grid = h("div", { class: "limits" });
     for (const [name, title, unit] of LIMITS) {
-      const input = h("input", { type: "number", id: `limit-${name}`, step: "any", min: "0", "aria-describedby": `hint-${name}` });
+      // A field of the type number hides what it cannot parse, such as 30s, and the default would apply.
+      const input = h("input", { type: "text", inputmode: "decimal", id: `limit-${name}`, autocomplete: "off", "aria-describedby": `hint-${name}` });
       input.value = draft.limits[name] ?? "";
       input.addEventListener("input", () => this.#change(() => (draft.limits[name] = input.value)));
       grid.append(h("div", {}, h("label", { for: input.id }, title, unit && h("span", { class: "muted" }, ` ${unit}`)), input, h("p", { class: "hint", id: `hint-${name}` })));
@@ -138,11 +139,9 @@ export class Options {
     }
     image.placeholder = schemas.EvalRequest.properties.docker_image.examples[0];
     for (const [name] of LIMITS) {
-      const { default: standard, minimum, maximum } = schemas.RequestedLimits.properties[name];
+      const { default: standard, maximum } = schemas.RequestedLimits.properties[name];
       const { input } = this.#fields.get(name);
       input.placeholder = standard ?? "no limit";
-      if (minimum !== undefined) input.min = minimum;
-      if (maximum !== undefined) input.max = maximum;
       const parts = [standard === undefined ? "no default limit" : `default ${standard.toLocaleString("en")}`];
       if (maximum !== undefined) parts.push(`at most ${maximum.toLocaleString("en")}`);
       document.getElementById(`hint-${name}`)?.append(parts.join(", "));

@@ -92,12 +92,21 @@ class RunPage {
   }
 
   async #stop() {
+    const id = this.#id ?? sessionStorage.getItem(LAST_RUN);
+    if (!id) return this.#withdraw();
     this.stopButton.disabled = true;
     try {
-      if (this.#id) await kill(this.#id);
+      await kill(id);
     } catch (error) {
       this.errors.replaceChildren(problem(error));
     }
+  }
+
+  /** Close the connection of a request that waits for a slot: the server then drops the request. */
+  #withdraw() {
+    this.#abort.abort();
+    this.#setActive(false);
+    this.state.replaceChildren(h("p", { class: "headline" }, badge("killed"), h("strong", {}, "Stopped before it began.")));
   }
 
   async #watch(start, isResumed) {

@@ -23,7 +23,7 @@ export function pythonOf(body, server, hasToken) {
     options.push(["env", `{${pairs.join(", ")}}`]);
   }
   for (const [name, value] of Object.entries(body.config ?? {})) {
-    options.push(name === "network_disabled" ? ["network", "True"] : [PYTHON_LIMITS[name] ?? name, String(value)]);
+    options.push(name === "network_disabled" ? ["network", "True"] : [PYTHON_LIMITS[name] ?? name, python(value)]);
   }
   const given = ["code", ...options.map(([name, value]) => `${name}=${value}`)].join(", ");
   const token = hasToken ? `, token=os.environ["PYEXEC_TOKEN"]` : "";
@@ -39,7 +39,7 @@ export function commandOf(body, server, hasToken) {
   add("--pre-command", body.pre_commands);
   add("--output-file", body.output_files);
   for (const [name, value] of Object.entries(body.config ?? {})) {
-    flags.push(name === "network_disabled" ? "--network" : `${CLI_LIMITS[name]} ${value}`);
+    flags.push(name === "network_disabled" ? "--network" : `${CLI_LIMITS[name]} ${shell(String(value))}`);
   }
   if (body.requirements_txt) flags.push(`--requirements <(printf %s ${shell(body.requirements_txt)})`);
   if (body.stdin) flags.push(`--stdin <(printf %s ${shell(body.stdin)})`);

@@ -172,7 +172,7 @@ def eval_upload(body: EvalRequest, *, key: str | None, identity: str, tenant: st
     metadata, files = _files_of(body)
     return Upload(
         metadata=metadata,
-        archive=_tar_of(files),
+        archive=_tar_of(files, body.entrypoint),
         key=key,
         identity=identity,
         code_field="files" if body.code is None else "code",
@@ -188,7 +188,7 @@ def archive_upload(metadata: Metadata, files: Sequence[SourceFile], *, identity:
     contents = {file.name: file.content for file in files}
     return Upload(
         metadata=metadata,
-        archive=_tar_of(contents),
+        archive=_tar_of(contents, metadata.entrypoint),
         identity=identity,
         code_field="files",
         texts=contents.values(),
@@ -269,25 +269,27 @@ def _check_names(files: Sequence[SourceFile]) -> None:
         seen.add(posixpath.normpath(name))
 
 
-async def _tar_of(files: dict[str, str]) -> AsyncIterator[bytes]:
+async def _tar_of(files: dict[str, str], entrypoint: str | None) -> AsyncIterator[bytes]:
     """Yield the files as a tar. A thread builds it, because large files take a while."""
-    yield await anyio.to_thread.run_sync(_build_tar, files)
+    yield await anyio.to_thread.run_sync(_build_tar, files, entrypoint)
 
 
-def _build_tar(files: dict[str, str]) -> bytes:
+def _build_tar(files: dict[str, str], entrypoint: str | None) -> bytes:
+    script = None if entrypoint is None else posixpath.normpath(entrypoint)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in files.items():
-            data = _source_bytes(name, content)
+            is_script = name.endswith(".py") or posixpath.normpath(name) == script
+            data = _script_bytes(content) if is_script else content.encode()
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 
 
-def _source_bytes(name: str, content: str) -> bytes:
-    """Return the bytes of a file. A script means the text of the request, whatever encoding it declares (PEP 263): the
+def _script_bytes(content: str) -> bytes:
+    """Return the bytes of a script. It means the text of the request, whatever encoding it declares (PEP 263): the
     declaration becomes UTF-8, because Python would decode the file with it."""
-    if name.endswith(".py") and (declared := _ENCODING.match(content, 0, _DECLARATION_END_MAX)):
+    if declared := _ENCODING.match(content, 0, _DECLARATION_END_MAX):
         content = f"{content[: declared.start(1)]}utf-8{content[declared.end(1) :]}"
     return content.encode()
