@@ -8,9 +8,9 @@ from attrs import evolve
 
 from tests.support.canned import Request, canned
 
-EVIL = "\x1b]0;owned\x07\x9b31m\r\x7f\u202e é"
-SAFE = "\\x1b]0;owned\\x07\\x9b31m\\x0d\\x7f\\u202e é"
-IN_JSON = "\\u001b]0;owned\\u0007\\u009b31m\\r\\u007f\\u202e é"
+EVIL = "\x1b]0;owned\x07\x9b31m\r\x7f\u202e\u061c é"
+SAFE = "\\x1b]0;owned\\x07\\x9b31m\\x0d\\x7f\\u202e\\u061c é"
+IN_JSON = "\\u001b]0;owned\\u0007\\u009b31m\\r\\u007f\\u202e\\u061c é"
 SUBMITTED = ("submitted", {"execution_id": "exe_1"})
 RESULT = {"execution_id": "exe_1", "status": "failed", "stdout": "", "stderr": "", "error_type": "internal"}
 STARTED = "2026-01-01T00:00:00.000000Z"

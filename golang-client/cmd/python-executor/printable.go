@@ -15,7 +15,7 @@ func isUnsafe(letter rune) bool {
 	case letter < 0x20 || 0x7f <= letter && letter <= 0x9f:
 		return true
 	}
-	return letter == 0x200e || letter == 0x200f || 0x2028 <= letter && letter <= 0x202e ||
+	return letter == 0x061c || letter == 0x200e || letter == 0x200f || 0x2028 <= letter && letter <= 0x202e ||
 		0x2066 <= letter && letter <= 0x2069
 }
 
