@@ -8,7 +8,7 @@ from typing import Final
 RESOURCE_LIMITS: Final[Mapping[str, int]] = {
     # With 0, the kernel still runs a program to which `core_pattern` pipes the dump, as root. With 1 it does not.
     "core": 1,
-    # Per process. With the default PYEXEC_PIDS_MAX, a sandbox opens at most 262,144 files.
+    # Per process. With the default PYEXEC_PIDS_MAX, the processes of a sandbox have at most 262,144 descriptors.
     "nofile": 1024,
     "memlock": 64 * 1024,
     # The kernel counts these two for each user id.

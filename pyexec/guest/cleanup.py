@@ -183,10 +183,10 @@ def observe():
 
 
 def devices():
-    """Return the device files with the times at which they changed: anyone may set the times of such a file to now."""
+    """Return the device files and links with the times at which they changed: anyone may set their times to now."""
     with os.scandir("/dev") as entries:
         found = {entry.path: entry.stat(follow_symlinks=False) for entry in entries}
-    return {path: info.st_ctime_ns for path, info in found.items() if stat.S_ISCHR(info.st_mode)}
+    return {path: info.st_ctime_ns for path, info in found.items() if not stat.S_ISDIR(info.st_mode)}
 
 
 def names(path):

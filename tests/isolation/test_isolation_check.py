@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pyexec.settings_parser import CLIENT_VARIABLES
 from tests.support.api import api_of
 from tests.support.cases import sampled
 from tests.support.engine_proxy import EngineProxy
-from tests.support.server import PROGRAM, Server, running_server
+from tests.support.server import PROGRAM, SETUP_NETWORK, Server, running_server
 
 pytestmark = pytest.mark.independent
 
@@ -93,8 +93,12 @@ TOGETHER = (
 
 
 @contextmanager
-def engine_that_ignores(directory: Path, *limits: str) -> Iterator[str]:
+def engine_that_ignores(directory: Path, *limits: str, created: list[Any] | None = None) -> Iterator[str]:
+    """Yield the address of the engine. Add the labels of each container to `created`."""
+
     def rewrite(body: Any) -> None:
+        if created is not None:
+            created.append(body["Labels"])
         if body["Labels"].get("pyexec.probe") != "network_probe":
             for limit in limits:
                 IGNORED[limit](body)
@@ -190,22 +194,27 @@ async def test_without_the_default_image_the_isolation_check_runs_in_the_first_i
         assert not [w for w in await warnings_of(server) if "pending" in w]
 
 
+@sampled("setup", [[], ["true"]], every=2)
 async def test_a_late_failure_of_the_isolation_check_ends_the_server_before_any_program(
-    image: str, tmp_path: Path
+    image: str, tmp_path: Path, setup: Sequence[str]
 ) -> None:
+    created: list[Any] = []
     with (
-        engine_that_ignores(tmp_path, "pids") as host,
+        engine_that_ignores(tmp_path, "pids", created=created) as host,
         pytest.raises(RuntimeError, match="the server exited with code") as ended,
     ):
-        await submit_to_unchecked_server(tmp_path / "data", image, host)
+        await submit_to_unchecked_server(tmp_path / "data", image, host, setup)
+    assert created
+    assert not any(labels.get("pyexec.deployment") for labels in created), "more than the probes ran"
     said = str(ended.value)
     assert "does not enforce pids (" in said.splitlines()[-1], said
     assert "Traceback" not in said
 
 
-async def submit_to_unchecked_server(data_dir: Path, image: str, host: str) -> None:
+async def submit_to_unchecked_server(data_dir: Path, image: str, host: str, setup: Sequence[str]) -> None:
     """Submit a program to a server whose isolation check is still pending."""
-    with running_server(data_dir, "pyexec-nowhere:none", docker_host=host, warm_pool="0") as server:
+    settings = {**SETUP_NETWORK, "docker_host": host, "warm_pool": "0"}
+    with running_server(data_dir, "pyexec-nowhere:none", **settings) as server:
         async with api_of(server.url) as api:
-            await api.accepted("print('ran')", docker_image=image)
+            await api.accepted("print('ran')", docker_image=image, pre_commands=setup)
             assert server.process.wait(60) == 1

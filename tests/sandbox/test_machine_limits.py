@@ -1,8 +1,9 @@
 """Test programs that attack what the kernel counts for the whole machine or for each user, not for each container."""
 
+import json
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -405,6 +406,20 @@ async def test_a_relative_volume_of_an_image_does_not_reach_the_disk(
         result = await attack("open('/t/a', 'wb')", docker_image=name, pre_commands=setup)
         assert result["error_type"] == "image_unavailable"
         assert "declares link as a volume" in result["error"]
+
+
+@sampled(
+    "volumes",
+    [[f"/v{number}" for number in range(17)], ["/proc/v"], ["/sys/v"], ["/dev/v"]],
+    ids=["17 volumes", "/proc", "/sys", "/dev"],
+    every=2,
+)
+async def test_an_image_with_other_unsupported_volumes_is_rejected(
+    attack: Attack, image_of: Callable[[str], str], volumes: Sequence[str]
+) -> None:
+    result = await attack("", docker_image=image_of(f"VOLUME {json.dumps(volumes)}"))
+    assert result["error_type"] == "image_unavailable"
+    assert "declares" in result["error"]
 
 
 async def test_an_image_into_which_no_files_of_a_setup_can_be_copied_is_rejected(

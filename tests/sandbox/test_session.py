@@ -1,9 +1,11 @@
 """Test the sandbox of an interpreter session with a real engine."""
 
+import contextlib
+
 import anyio
 import pytest
 
-from pyexec.errors import SandboxRefused
+from pyexec.errors import ExecutorError, SandboxRefused
 from pyexec.sandbox.session_protocol import CellStart
 from pyexec.sandbox.session_sandbox import SessionSandbox
 from tests.support.cases import sampled
@@ -303,3 +305,24 @@ async def test_an_image_without_ipython_is_refused_and_a_closed_session_is_gone(
         with anyio.fail_after(10):
             await gone.serve()
         assert (gone.end_reason, gone.synced, gone.ready.is_set()) == ("lost", None, True)
+
+
+async def test_a_session_without_a_lease_ends_whatever_its_cell_does(session_image: str) -> None:
+    code = (
+        "import os, signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\nwhile True:\n"
+        "    for number in (14, 19): os.kill(1, number)\n    time.sleep(0.01)"
+    )
+    async with connected_engine() as engine:
+        sandbox = await open_session(engine, session_image, lease_seconds=2.0)
+        async with serving(sandbox) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_to_the_end, client, code, name="cell")
+            with anyio.fail_after(20):
+                await sandbox.ended.wait()
+            tasks.cancel_scope.cancel()
+        assert sandbox.end_reason == "lost"
+        await sandbox.remove()
+
+
+async def _run_to_the_end(client: Client, code: str) -> None:
+    with contextlib.suppress(ExecutorError):
+        await client.run(code)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -17,7 +18,7 @@ from pyexec.errors import EngineError
 from pyexec.guest import wire
 from pyexec.ports import ContainerSpec
 from pyexec.sandbox.pool.pool import Pool
-from pyexec.sandbox.pool.returns import ReusePolicy
+from pyexec.sandbox.pool.returns import AGE_SECONDS_MAX, ReusePolicy
 from pyexec.sandbox.protocol import Exited, ProgramPlan, StartSignal
 from pyexec.sandbox.sandbox import Sandbox
 from tests.services.containers import Box, MemoryEngine, document
@@ -290,3 +291,23 @@ def test_idle_sandboxes_that_break_are_not_replaced_again_and_again(memory_mb: i
         assert loop.run_until_complete(starts_with_breaking_sandboxes(memory_mb, 15)) <= starts
     finally:
         loop.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({}, True),
+        ({"runs": RUNS_MAX}, False),
+        ({"log_bytes": 1000}, False),
+        ({"was_interrupted": True}, False),
+        ({"age": AGE_SECONDS_MAX}, False),
+    ],
+)
+async def test_a_sandbox_is_used_again_only_within_its_bounds(
+    changes: dict[str, Any], *, allowed: bool
+) -> None:
+    used: dict[str, Any] = {"runs": RUNS_MAX - 1, "log_bytes": 999, "was_interrupted": False, "age": 599.0}
+    used |= changes
+    sandbox: Any = SimpleNamespace(**used, created_at=anyio.current_time() - used["age"])
+    policy = ReusePolicy(enabled=True, runs_max=RUNS_MAX, log_bytes_max=1000)
+    assert policy.allows(sandbox) is allowed

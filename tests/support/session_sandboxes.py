@@ -6,13 +6,14 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pyexec.adapters.docker.config import SecurityOptions
 from pyexec.adapters.docker.engine import DockerEngine
 from pyexec.domain.crash import Crash
 from pyexec.domain.seccomp.profile import docker_profile
 from pyexec.domain.spec import MEBIBYTE
+from pyexec.guest.wire import LEASE_SECONDS
 from pyexec.ports import ContainerSpec
 from pyexec.sandbox.guest_source import session_command
 from pyexec.sandbox.protocol import OutputChunk, ReportChunk
@@ -109,9 +110,14 @@ class SharedSession:
         return SessionSandbox.adopt(engine, self.container, self.generation)
 
 
-async def open_session(engine: DockerEngine, image: str, *env: str) -> SessionSandbox:
+async def open_session(
+    engine: DockerEngine, image: str, *env: str, lease_seconds: float = LEASE_SECONDS
+) -> SessionSandbox:
     """Start a sandbox and open a session of the generation 1 in it."""
-    sandbox = SessionSandbox.from_sandbox(engine, await Sandbox.start(engine, session_spec(image)))
+    spec = session_spec(image)
+    long, short = (f"LEASE_SECONDS = {seconds}" for seconds in (LEASE_SECONDS, lease_seconds))
+    spec = evolve(spec, command=tuple(part.replace(long, short) for part in spec.command))
+    sandbox = SessionSandbox.from_sandbox(engine, await Sandbox.start(engine, spec))
     try:
         await sandbox.unpack()
         await sandbox.open(SessionPlan(env=env, memory_bytes=MEMORY_BYTES, disk_bytes=DISK_BYTES), 1)

@@ -100,10 +100,10 @@ async def test_an_idle_sandbox_of_a_caller_that_is_busy_is_removed(image: str, t
     write = f"import site; open(site.getsitepackages()[0] + '/busy.pth', 'w').write({BUSY!r})"
     commands = [f"python3 -c {shlex.quote(write)}"]
     async with serving(tmp_path, image, warm_pool="2", sandbox_reuse="off") as (server, api):
-        for _ in range(3):
-            assert (await api.run("print('hello')", config=SMALL, pre_commands=commands))[
-                "stdout"
-            ] == "hello\n"
+        root = "print(open('/proc/self/mountinfo').readline())"  # names a directory of this container
+        roots = [await api.run(root, config=SMALL, pre_commands=commands) for _ in range(3)]
+        assert len({result["stdout"] for result in roots}) == 3, roots
+        assert (await api.get("/ready")).document["sandbox_reuse"] == "off"
         await until_sizes(server, {2048: 1, 16: 1})
         await until_sizes(server, {2048: 2})
         assert "without a program, it used" in server.log.read_text()
