@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.to_thread
-from attrs import define, field
+from attrs import Factory, define, field
 
 from pyexec.aio import Broadcast
 from pyexec.domain.events import Output
@@ -100,10 +100,10 @@ class MemoryReservation:
 class OutputMemory:
     """Memory for stored outputs. A request that loads one reserves the maximum size first, and keeps what it needs.
 
-    Requests of one tenant, which may read slowly, get half of it at most."""
+    Requests of one tenant, which may read slowly, get half of it at most, which is enough for one output."""
 
     output_bytes_max: int
-    bytes_max: int = LOADED_BYTES_MAX
+    bytes_max: int = Factory(lambda self: max(LOADED_BYTES_MAX, 2 * self.output_bytes_max), takes_self=True)
     wait_seconds: float = MEMORY_WAIT_SECONDS
     _reserved: set[MemoryReservation] = field(factory=set, init=False)
     _released: Broadcast = field(factory=Broadcast, init=False)

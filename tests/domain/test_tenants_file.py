@@ -56,6 +56,8 @@ def test_api_tokens_are_the_tenant_default(tmp_path: Path) -> None:
     assert both.get(DEFAULT_TENANT).weight == 5
     added = parse_tenants(FILE, "tenants.toml", ["one"])
     assert added.names == ("acme", "umbrella.corp", DEFAULT_TENANT)
+    assert [added.is_operator(name) for name in added.names] == [False, False, True]
+    assert parse_tenants("[acme]\ntokens = ['x']\n", "tenants.toml").is_operator("acme")
 
 
 def test_without_tokens_there_is_one_tenant_and_none_is_required() -> None:

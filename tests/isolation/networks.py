@@ -36,6 +36,20 @@ def named_container(image: str, network: str) -> Iterator[str]:
         subprocess.run(["docker", "rm", "--force", name], check=True, stdout=subprocess.PIPE)
 
 
+def addresses_in(network: str) -> list[str]:
+    """Return the IPv4 addresses of the containers in the network."""
+    show = [
+        "docker",
+        "network",
+        "inspect",
+        "--format",
+        "{{range .Containers}}{{.IPv4Address}} {{end}}",
+        network,
+    ]
+    said = subprocess.run(show, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return [address.partition("/")[0] for address in said.split()]
+
+
 def firewall(command: str, *networks: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the firewall script; a failure is in the exit code."""
     return subprocess.run(

@@ -1,5 +1,6 @@
 """Test programs with network: what they reach, what the operator is warned of, and the firewall that blocks it."""
 
+import socket
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 from attrs import evolve
 
 from tests.isolation.listeners import connections, listening
-from tests.isolation.networks import NETWORK, firewall, named_container, network_names, rules
+from tests.isolation.networks import NETWORK, addresses_in, firewall, named_container, network_names, rules
 from tests.isolation.test_isolation_check import refusal, warnings_of
 from tests.support.api import Api, api_of
 from tests.support.containers import gateway
+from tests.support.index import own_network
 from tests.support.server import Server, running_server
 
 HINT = "the network is disabled in this run"
@@ -167,17 +169,35 @@ print("reached", flush=True)
     assert "reached" not in (await api.ended(execution_id))["stdout"]
 
 
+async def test_a_program_with_network_does_not_reach_a_setup(api: Api, networks: tuple[str, str]) -> None:
+    serve = f"""python3 -c 'import socket, time
+service = socket.create_server(("0.0.0.0", 7777))
+print("{networks[1]} serves", 6 * 7, flush=True)
+time.sleep(60)'"""
+    building = await api.accepted("", pre_commands=[serve])
+    async with api.events(building) as events:
+        async for event in events:
+            if event.name == "setup" and b"serves 42" in event.output:
+                break
+    address = addresses_in(networks[1])[0]
+    socket.create_connection((address, 7777), timeout=5).close()  # from the machine
+    result = await api.run(CONNECT, script_args=[address, "7777"], config=NETWORK)
+    assert result["stdout"].partition(" ")[0] in ("TimeoutError", "OSError"), result
+    assert (await api.kill(building)).document == {"status": "killed"}
+
+
 async def test_a_reachable_host_is_a_warning_and_an_error_if_strict(
     image: str, tmp_path: Path, networked: Server, networks: tuple[str, str]
 ) -> None:
-    run, setup = networks
+    run, _ = networks
     warnings = await warnings_of(networked)
     for name in networks:
         assert [w for w in warnings if w.startswith(f"programs on the network {name} can reach this host")], (
             warnings
         )
     assert networked.log.read_text().count(f"programs on the network {run} can reach") == 1
-    said = refusal(tmp_path, image, run_network=run, setup_network=setup, strict="1")
+    with network_names() as (run, setup):  # the server creates both nevertheless
+        said = refusal(tmp_path, image, run_network=run, setup_network=setup, strict="1")
     assert f"programs on the network {run} can reach this host" in said
     assert said.rstrip().endswith("or unset PYEXEC_STRICT")
     assert said.count("\n") == 1
@@ -206,6 +226,10 @@ async def test_the_firewall_blocks_the_host_and_the_metadata_address(
                 endings = [rule.split(" -j ")[0] for rule in added if f"-d {blocked} " in rule]
                 assert sum(each.endswith("-p icmp -m icmp --icmp-type 8") for each in endings) == 2, added
                 assert sum("-p tcp -m tcp ! --dport 53" in each for each in endings) == 2, added
+            more = "198.51.100.0/24"
+            assert firewall("up", *networks, BLOCKED=f"169.254.0.0/16 {more}").returncode == 0
+            assert sum(f"-d {more} " in rule for rule in rules(*networks) - before) == 6
+            assert rules(*networks) - before > added
             service = f"{address}:{port}"
             assert firewall("up", *networks, ALLOWED=service).returncode == 0
             assert firewall("status", *networks).returncode == 1
@@ -238,6 +262,8 @@ async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> Async
     machine. Remove the rules at the end."""
     run, setup = networks
     own = {"run_network": run, "setup_network": setup, "strict": "1", "warm_pool": "0", "firewall": "auto"}
+    own["dns"] = gateway(run)
+    before = rules(*networks)
     with listening(gateway(setup)) as port:
         index = f"{gateway(setup)}:{port}"
         own["pip_index_url"] = f"http://{index}/simple"
@@ -246,6 +272,7 @@ async def closed(image: str, tmp_path: Path, networks: tuple[str, str]) -> Async
                 assert await warnings_of(server) == []
                 async with api_of(server.url) as client:
                     yield client, index
+            assert rules(*networks) - before  # the rules stay when the server stops
         finally:
             assert firewall("down", *networks).returncode == 0
 
@@ -277,6 +304,9 @@ async def test_a_server_applies_the_firewall_by_default(
 ) -> None:
     api, index = closed
     address = gateway(networks[0])
+    assert (
+        sum(f"-d {address}/32 -p udp -m udp --dport 53 -j ACCEPT" in rule for rule in rules(*networks)) == 2
+    )
     with listening(address) as port:
         result = await api.run(CONNECT, script_args=[address, str(port)], config=NETWORK)
     assert "reached" not in result["stdout"], result
@@ -289,6 +319,16 @@ async def test_a_server_applies_the_firewall_by_default(
     with listening(host) as port:
         connect = connect.replace(number, str(port))
         assert (await api.run("print('built')", pre_commands=[connect]))["error_type"] == "setup_failed"
+
+
+async def test_a_server_leaves_the_firewall_of_other_networks_unchanged(image: str, tmp_path: Path) -> None:
+    with own_network() as network:
+        own = {"run_network": network, "warm_pool": "0", "firewall": "auto"}
+        with running_server(tmp_path / "data", image, **own) as server:
+            warnings = await warnings_of(server)
+            assert [w for w in warnings if f"network {network} can reach this host" in w], warnings
+        assert f"the firewall of the network {network} is not changed: " in server.log.read_text()
+        assert not any("PYEXEC" in rule for rule in rules(network))
 
 
 def test_the_firewall_names_a_missing_network() -> None:

@@ -42,9 +42,13 @@ async def test_every_container_is_created_with_the_runtime(image: str, tmp_path:
     proxy.start()
     try:
         settings = {"docker_host": f"unix://{proxy.path}", "docker_runtime": "runc", "warm_pool": "1"}
-        with running_server(tmp_path / "data", image, **settings) as server:
+        with running_server(tmp_path / "data", image, **NETWORKS, **settings) as server:
             async with api_of(server.url) as api:
                 assert (await api.run("print('held')"))["stdout"] == "held\n"
+                sandboxes = len(runtimes)
+                setup = {"pre_commands": [f"true {tmp_path}"]}
+                assert (await api.run("print('built')", **setup))["stdout"] == "built\n"
+                assert len(runtimes) > sandboxes
     finally:
         proxy.stop()
     assert runtimes

@@ -309,6 +309,24 @@ async def test_a_setup_runs_with_restricted_rights(api: Api) -> None:
     assert any("docker.sock" in line and "No such file" in line for line in lines)
 
 
+async def test_a_setup_has_a_bounded_number_of_processes_and_threads(api: Api) -> None:
+    attack = """python3 - <<'END'
+import os, threading, time
+threading.stack_size(65536)
+started = 0
+try:
+    while started < 1100:
+        threading.Thread(target=time.sleep, args=(60,)).start()
+        started += 1
+except RuntimeError:
+    pass
+os.write(2, b'%d' % started)
+os._exit(1)
+END"""
+    result = await api.run("", pre_commands=[attack])
+    assert 900 < int(result["stderr"].split()[-1]) < 1024, result
+
+
 async def test_the_installer_is_not_in_the_environment(api: Api) -> None:
     result = await api.run("import os; print(os.path.exists('/.pyexec'))", requirements_txt="greet==1.0")
     assert result["stdout"] == "False\n"

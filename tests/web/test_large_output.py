@@ -199,6 +199,14 @@ async def test_slow_readers_of_one_tenant_leave_memory_to_others() -> None:
         assert memory.available == 10
 
 
+async def test_a_slow_reader_of_the_largest_output_leaves_memory_for_another_tenant() -> None:
+    memory = OutputMemory(output_bytes_max=100 * MEBIBYTE, wait_seconds=0.05)
+    async with memory.reserve("acme"), memory.reserve("beta"):
+        with pytest.raises(Unavailable):
+            async with memory.reserve("acme"):
+                pass
+
+
 def stop_reading(address: tuple[str, int], path: str) -> None:
     """Send a request, read the beginning of the response, and disconnect."""
     with socket.socket() as connection:

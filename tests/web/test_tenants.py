@@ -69,6 +69,14 @@ async def test_an_execution_from_before_there_were_tenants_belongs_to_default(tm
                 assert (await api.get(f"/api/v1/executions/{execution}")).status == status
 
 
+async def test_no_token_reads_an_execution_of_a_removed_tenant(web: Web) -> None:
+    execution = await append_execution(web.log, "removed")
+    for tenant in "abc":
+        async with api_of(web.url, headers=as_token(f"token-{tenant}")) as api:
+            assert (await api.get(f"/api/v1/executions/{execution}")).status == 404
+            assert (await api.get("/api/v1/executions")).document["executions"] == []
+
+
 async def test_the_error_for_a_corrupt_log_contains_nothing_of_it(web: Web) -> None:
     """The log may belong to another tenant."""
     execution = await append_execution(web.log, "a", ended=False)
