@@ -3,7 +3,7 @@
 A delivery that its receiver has refused is retried alone, with exponential back-off. A receiver that does not answer
 is paused: all of its deliveries wait, and then one of them is tried. So it delays no other receiver.
 
-Each tenant has receivers and a number of attempts of its own, so no tenant delays the deliveries of another one."""
+Each tenant has receivers and attempts of its own, so the deliveries of another tenant do not wait for them."""
 
 from bisect import insort
 from collections import Counter

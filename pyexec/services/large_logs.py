@@ -1,4 +1,4 @@
-"""Read the logs of executions for callers, so that a tenant with large ones delays no other tenant."""
+"""Read the logs of executions for callers: large ones of a tenant one at a time, so that they delay others less."""
 
 from collections import defaultdict
 from collections.abc import Sequence
