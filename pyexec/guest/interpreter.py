@@ -2,6 +2,7 @@
 
 Part of the supervisor (see bootstrap.py)."""
 
+import contextlib
 import fcntl
 import os
 import select
@@ -20,6 +21,7 @@ CHANGED_SIGNALS = (*IGNORED_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
 SECRET_BYTES, NUMBER_BYTES = 16, 8
 REPORTS_AT_ONCE = 32
 """Messages with reports that one poll forwards, in as few frames as possible."""
+SO_PASSRIGHTS = 83
 STARTUP_PATH = "/proc/self/fd/5"
 """The archive that contains startup.py, as the program's process sees it."""
 NO_PARAMETERS = b"0"
@@ -80,10 +82,10 @@ class Streams:
             read, self.ends[kind] = os.pipe()
             os.set_blocking(read, False)
             self.outputs[read] = kind
-        self.channel, self.channel_end = (
-            half.detach() for half in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        )
-        os.set_blocking(self.channel, False)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        refuse_descriptors(ours)
+        self.channel, self.channel_end = ours.detach(), theirs.detach()
         self.secret = None
         self.report_bytes = 0
         """How much the program may report."""
@@ -105,6 +107,14 @@ class Streams:
         self.stdin.close()
         for fd in {*self.outputs, self.channel} - {None}:
             os.close(fd)
+
+
+def refuse_descriptors(receiver):
+    """Let no process send descriptors to this socket: the supervisor would have to close them, which can take long.
+
+    Linux before 6.16 does not have the option."""
+    with contextlib.suppress(OSError):
+        receiver.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
 
 class ReportForwarder:

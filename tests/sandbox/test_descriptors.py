@@ -1,6 +1,6 @@
 """Test programs that take bytes out of pipes which their supervisor reads, or fill those that it writes."""
 
-from tests.support.attack import BRIEF, COMPLETED, TIMEOUT, Attack, end_of
+from tests.support.attack import BRIEF, COMPLETED, OUT_OF_MEMORY, TIMEOUT, Attack, end_of
 from tests.support.cases import sampled
 
 STEALS = """
@@ -62,3 +62,43 @@ print('sent', flush=True)
         "sent\n",
         True,
     )
+
+
+SENDS_A_SOCKET = """
+import os, socket, struct, time
+listener = socket.create_server(('127.0.0.1', 0))
+closing = socket.create_connection(listener.getsockname())
+other = listener.accept()[0]
+closing.setblocking(False)
+try:
+    while closing.send(bytes(65536)): pass
+except BlockingIOError:
+    pass
+closing.setblocking(True)
+closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 1000))
+print(closing.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+channel = socket.socket(fileno=6)
+end = time.monotonic() + 1
+while time.monotonic() < end:  # until the supervisor waits between two reads
+    channel.send(b'x')
+channel.setblocking(False)
+while True:
+    try:
+        socket.send_fds(channel, [b'x'], [closing.fileno()])
+    except BlockingIOError:
+        continue
+    except PermissionError:  # Linux 6.16 and later
+        pass
+    break
+closing.close()
+held = [bytearray(b'x' * 2**20) for _ in range(200)]
+time.sleep(5)
+"""
+"""The supervisor closes the socket if it receives the last descriptor of it. The end of the connection would block it
+until the other end has read all data."""
+
+
+async def test_a_socket_in_flight_does_not_block_the_supervisor(attack: Attack) -> None:
+    limits = {"timeout_seconds": 20, "memory_mb": 64}
+    result = await attack(SENDS_A_SOCKET, config=limits, capture_displays=True)
+    assert (end_of(result), result["stdout"]) == (OUT_OF_MEMORY, f"{bytes(8)!r}\n"), result

@@ -135,8 +135,9 @@ SOL_SOCKET, SOL_NETLINK = 1, 270
 SOCKET_LEVELS = (IPPROTO_IP, SOL_SOCKET, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_IPV6, IPPROTO_ICMPV6, SOL_NETLINK)
 SO_ATTACH, SO_ZEROCOPY = (26, 50, 51, 52), 60
 """The first ones are SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF and _REUSEPORT_EBPF."""
-BUFFER_SIZES = (7, 8)
-"""SO_SNDBUF and SO_RCVBUF. The supervisor has to know how much memory a socket can hold (guest/sockets.py)."""
+IGNORED_OPTIONS = (7, 8, 13)
+"""SO_SNDBUF and SO_RCVBUF: the supervisor has to know how much memory a socket can hold (guest/sockets.py). SO_LINGER:
+it blocks whoever closes the socket last, which can be the supervisor or a thread of the kernel (system-calls.md)."""
 TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO, UDP_ENCAP = 14, 31, 32, (38, 39, 40, 41), 100
 IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, MCAST_JOINS = 20, 27, 32, (42, 46, 48)
 IPV6_HEADERS = (6, 57)
@@ -211,7 +212,7 @@ def _setsockopt() -> CallPolicy:
     refused = [
         Rule([equals(1, level), equals(2, option)], action(level)) for level, option in REFUSED_OPTIONS
     ]
-    ignored = [Rule([equals(1, SOL_SOCKET), equals(2, option)], NO_EFFECT) for option in BUFFER_SIZES]
+    ignored = [Rule([equals(1, SOL_SOCKET), equals(2, option)], NO_EFFECT) for option in IGNORED_OPTIONS]
     allowed = [Rule([equals(1, level)], ALLOW) for level in SOCKET_LEVELS]
     return CallPolicy([*refused, *ignored, *allowed], ENOPROTOOPT)
 

@@ -104,7 +104,7 @@ def _netlink(for_setup: bool) -> Iterator[tuple[str, Action, Arguments]]:
 
 
 def _socket_options() -> Iterator[tuple[str, Action, Arguments]]:
-    ignored = [(policy.SOL_SOCKET, option) for option in policy.BUFFER_SIZES]
+    ignored = [(policy.SOL_SOCKET, option) for option in policy.IGNORED_OPTIONS]
     for level in policy.SOCKET_LEVELS:
         others = {option for of, option in (*policy.REFUSED_OPTIONS, *ignored) if of == level}
         for block in _blocks(2, 0, _OPTIONS_MAX, others):
