@@ -60,7 +60,7 @@ def _rejection(status: HTTPStatus, text: str, code: str | None = None) -> web.Re
     """Return an error as JSON, after which the connection is closed."""
     code = code or status.phrase.lower().replace(" ", "_")
     response = web.json_response({"error": text, "code": code}, status=status)
-    response.headers["Server"] = SERVER_NAME
+    _add_headers(response)
     response.force_close()
     return response
 
@@ -106,14 +106,19 @@ class BrokenTransfer(ConnectionAbortedError):
 
 
 async def record_response(request: web.Request, response: web.StreamResponse) -> None:
-    """Record that the headers of the response are about to be sent; a hook of the application.
+    """Record that the headers of the response are about to be sent; a hook of the application."""
+    _add_headers(response)
+    request[_RESPONSE] = response
+
+
+def _add_headers(response: web.StreamResponse) -> None:
+    """Add the headers of every response.
 
     Responses contain text of untrusted programs, so no browser may guess a type other than the declared one, and a
     response without a policy of its own may load and execute nothing."""
     response.headers["Server"] = SERVER_NAME
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Content-Security-Policy", _CONTENT_SECURITY_POLICY)
-    request[_RESPONSE] = response
 
 
 def has_begun(request: web.Request) -> bool:
