@@ -93,7 +93,19 @@ variable "max_concurrent" {
 variable "sandbox_memory_mb" {
   type        = number
   default     = 16384
-  description = "Memory of all sandboxes of one replica, in MiB. The daemon gets 1024 MiB more."
+  description = "Memory of all sandboxes of one replica, in MiB. The daemon gets 1024 MiB more, and the memory of setups."
+}
+
+variable "max_setups" {
+  type        = number
+  default     = 2
+  description = "The maximum number of setups (pulls of images and installations) at the same time on one replica."
+}
+
+variable "setup_memory_mb" {
+  type        = number
+  default     = 2048
+  description = "The memory limit of one setup, in MiB, besides sandbox_memory_mb."
 }
 
 variable "stop_seconds" {
@@ -116,8 +128,8 @@ variable "cpu" {
 
 variable "memory" {
   type        = number
-  default     = 512
-  description = "Memory of the server, in MiB."
+  default     = 2048
+  description = "Memory of the server, in MiB. It holds the code of each eval that waits: at most 100 (PYEXEC_MAX_QUEUED) of 16 MiB (PYEXEC_MAX_METADATA_MB)."
 }
 
 variable "disk" {
@@ -244,7 +256,7 @@ job "pyexec-dind" {
 
       resources {
         cpu    = var.engine_cpu
-        memory = var.sandbox_memory_mb + 1024
+        memory = var.sandbox_memory_mb + var.max_setups * var.setup_memory_mb + 1024
       }
 
       logs {
@@ -288,6 +300,8 @@ job "pyexec-dind" {
         PYEXEC_DEFAULT_IMAGE       = var.default_image
         PYEXEC_MAX_CONCURRENT      = var.max_concurrent
         PYEXEC_MAX_TOTAL_MEMORY_MB = var.sandbox_memory_mb
+        PYEXEC_MAX_SETUPS          = var.max_setups
+        PYEXEC_SETUP_MEMORY_MB     = var.setup_memory_mb
         PYEXEC_STOP_TIMEOUT        = var.stop_seconds
         PYEXEC_LOG_LEVEL           = var.log_level
         PYEXEC_LOG_FORMAT          = "json"

@@ -73,6 +73,10 @@ class TooManySessions(ExecutorError):
     code = "too_many_sessions"
 
 
+class NoSessionMemory(TooManySessions):
+    """This replica has too little memory for a session; another one may have enough."""
+
+
 class OwnedElsewhere(ExecutorError):
     """The request is for the replica `owner`, to which the web layer forwards it."""
 

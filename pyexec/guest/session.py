@@ -47,6 +47,9 @@ IDLE_SECONDS = 3600.0
 """A sandbox that gets no plan ends after this time: its standard input stays open when its server dies."""
 SERVER = 0
 READS_AT_ONCE = 16
+NO_INTERPRETER = "no_interpreter", "the image needs IPython for sessions, and its interpreter did not start: "
+BAD_VARIABLES = "bad_variables", "it starts without these env_vars, but not with them: "
+"""Codes and texts for a session that cannot open."""
 FILE_COMMANDS = ("READ", "WRITE", "DATA", "DELETE", "CREDIT", "CANCEL")
 
 
@@ -87,7 +90,9 @@ class Session:
         end_container_after(LEASE_SECONDS)
         failure = self.cells.open(plan)
         if failure:
-            send_json(REJECTED, code="no_interpreter", message=failure)
+            starts_without_variables, reason = failure
+            code, problem = BAD_VARIABLES if starts_without_variables else NO_INTERPRETER
+            send_json(REJECTED, code=code, message=problem + reason)
             linger()
         self.frames.synchronize(plan["generation"], plan["token"])
         self.serve_lines(LineReader(plan["generation"]))

@@ -21,7 +21,6 @@ START_SECONDS = 20.0
 IDLE_CHECK_SECONDS = 1.0
 IDLE_RESTART_SECONDS = 10.0
 """Between cells, the interpreter is restarted at most this often, unless the server requests it."""
-MISSING = "the image needs IPython for sessions, and its interpreter did not start: "
 
 
 class Cells:
@@ -73,8 +72,9 @@ class Cells:
         return text or "it was not ready within %g s" % START_SECONDS
 
     def open(self, plan):
-        """Apply the plan. Return an error if the image has no interpreter for cells."""
-        if self.interpreter is not None and not self.interpreter.fits(plan["env"]):
+        """Apply the plan. If the interpreter does not start, return whether it does without `env_vars`, and why."""
+        starts = self.interpreter is not None
+        if starts and not self.interpreter.fits(plan["env"]):
             self.discard_interpreter()
         self.limits = Limits(self.memory, plan["memory_bytes"], plan["disk_bytes"])
         if self.interpreter is None:
@@ -82,7 +82,7 @@ class Cells:
             self.start_interpreter(plan["env"])
             failure = self.wait_until_ready()
             if failure:
-                return MISSING + failure
+                return starts, failure
         else:
             self.memory.set_baseline(self.interpreter.process.memory_bytes)
             self.pairs = tuple(plan["env"])

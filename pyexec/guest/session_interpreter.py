@@ -38,7 +38,8 @@ class SessionInterpreter:
         self.is_dead = False
         try:
             self.process.launch()
-            os.write(self.process.parameters_pipe, self.process.parameters)
+            with contextlib.suppress(BrokenPipeError):  # it has ended already, and says why on stderr
+                os.write(self.process.parameters_pipe, self.process.parameters)
         except (OSError, ValueError) as error:
             os.write(self.streams.ends[STDERR], ("%s\n" % error).encode("utf-8", "replace"))
             self.process.close_program_ends()

@@ -95,7 +95,7 @@ class SessionSandbox:
         await self._unopened().unpack()
 
     async def open(self, plan: SessionPlan, generation: int) -> None:
-        """Open the session. Raises `SandboxRefused` (`no_interpreter`) if IPython is missing or does not start."""
+        """Open the session. Raises `SandboxRefused`, also if IPython is missing or does not start."""
         self._unopened()
         self._sandbox = None
         self._generation = generation

@@ -81,6 +81,8 @@ TENANTS = web.AppKey("tenants", Tenants)
 S = TypeVar("S", bound=Summary | SessionView)
 TENANT = web.RequestKey("tenant", str)
 """The tenant of the request's token; not set if the server requires no token, or if the path is public."""
+BODY = web.RequestKey("body", bytes)
+"""The body of a request that another replica may have to handle after this one has read it."""
 METER = web.AppKey("meter", Meter)
 EXPOSITION = web.AppKey("exposition", Exposition)
 ACCESS_LOG = web.AppKey("access_log", bool)

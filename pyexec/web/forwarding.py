@@ -8,7 +8,7 @@ from aiohttp import web
 from pyexec.errors import InvalidRequest, OwnedElsewhere, SessionMoving, Unavailable
 from pyexec.ports import REPLICA_HEADER, PeerRequest
 from pyexec.web.connections import has_begun
-from pyexec.web.context import Handler, get_context
+from pyexec.web.context import BODY, Handler, get_context
 from pyexec.web.multipart import body_chunks
 from pyexec.web.streaming import send_stream
 
@@ -43,11 +43,12 @@ RESPONSE_HEADERS = frozenset(
 async def forward_to_owner(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Forward a request whose handler raises `OwnedElsewhere`.
 
-    A handler that needs the body asks for the owner before it reads the body. A request is forwarded once."""
+    A handler that needs the body asks for the owner before it reads the body, or keeps the body. A request is forwarded
+    once."""
     try:
         return await handler(request)
     except OwnedElsewhere as elsewhere:
-        is_read = request.content.at_eof() and request.content.total_bytes > 0
+        is_read = request.content.at_eof() and request.content.total_bytes > 0 and BODY not in request
         if REPLICA_HEADER in request.headers or is_read or has_begun(request):
             raise SessionMoving from elsewhere
         return await _forward(request, elsewhere.owner)
@@ -85,7 +86,10 @@ class _RequestBody:
         self.error: InvalidRequest | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives."""
+        """Yield the body as it arrives, or as the handler has kept it."""
+        if BODY in self._request:
+            yield self._request[BODY]
+            return
         try:
             async for chunk in body_chunks(self._request):
                 yield chunk

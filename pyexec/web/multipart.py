@@ -186,8 +186,9 @@ def reject_content_encoding(request: web.Request) -> None:
     """Raise 415 for a compressed body."""
     encoding = request.headers.get("Content-Encoding", "")
     if encoding.strip().lower() not in ("", "identity"):
+        shown = shorten(encoding).encode(errors="backslashreplace").decode()  # a header can have any bytes
         raise web.HTTPUnsupportedMediaType(
-            text=f"Content-Encoding {shorten(encoding)} is not supported; send the body uncompressed"
+            text=f"Content-Encoding {shown} is not supported; send the body uncompressed"
         )
 
 

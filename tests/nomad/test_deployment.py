@@ -46,7 +46,13 @@ SETTINGS = {
     "PYEXEC_DEFAULT_MEMORY_MB": "64",
     "PYEXEC_DEFAULT_DISK_MB": "16",
 }
-VARIABLES = {"sandbox_memory_mb": "1024", "max_concurrent": "2", "memory": "256", "cpu": "200"}
+VARIABLES = {
+    "sandbox_memory_mb": "1024",
+    "max_concurrent": "2",
+    "max_setups": "1",
+    "memory": "256",
+    "cpu": "200",
+}
 
 
 @pytest.fixture(scope="module")

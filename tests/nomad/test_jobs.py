@@ -229,7 +229,16 @@ def test_the_docker_daemon_starts_first_and_listens_on_the_server_socket(parsed:
         "--registry-mirror=https://mirror.example",
     ]
     assert "volumes" not in server_of(report)["Config"]
-    assert engine["Resources"]["MemoryMB"] > (settings_of(report).max_total_memory_mb or 0)
+    settings = settings_of(report)
+    setups_mb = (settings.max_setups or 0) * settings.setup_memory_mb
+    assert setups_mb > 0
+    assert engine["Resources"]["MemoryMB"] >= (settings.max_total_memory_mb or 0) + setups_mb + 1024
+
+
+def test_the_server_has_memory_for_the_code_of_all_evals_that_may_wait(report: Any) -> None:
+    settings = settings_of(report)
+    waiting_mb = settings.max_queued * settings.max_metadata_mb
+    assert server_of(report)["Resources"]["MemoryMB"] >= waiting_mb + 256
 
 
 @pytest.mark.parametrize(

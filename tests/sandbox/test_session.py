@@ -326,3 +326,28 @@ async def test_a_session_without_a_lease_ends_whatever_its_cell_does(session_ima
 async def _run_to_the_end(client: Client, code: str) -> None:
     with contextlib.suppress(ExecutorError):
         await client.run(code)
+
+
+async def test_warnings_that_are_errors_concern_only_the_cells(session_image: str) -> None:
+    async with connected_engine() as engine:
+        sandbox = await open_session(engine, session_image, "PYTHONWARNINGS=error")
+        async with serving(sandbox) as client:
+            assert (await client.run("1 + 1")).result == "2"
+            found = await client.run("import warnings; warnings.warn('strict')")
+            assert found.crash is not None
+            assert (found.crash.error_type, found.crash.error) == ("UserWarning", "strict")
+            assert (await client.run("raise SystemExit")).summary == OK
+        await sandbox.remove()
+
+
+@sampled("variable", ["PYTHONHASHSEED=bad", "PYTHONHOME=/nowhere", "PYTHONMALLOC=bad"], every=2)
+async def test_variables_that_keep_the_interpreter_from_starting_are_named(
+    session_image: str, variable: str
+) -> None:
+    async with connected_engine() as engine:
+        for _ in range(3):  # it ends before or after the supervisor writes to it
+            with pytest.raises(
+                SandboxRefused, match=r"without these env_vars, but not with them: .*"
+            ) as caught:
+                await open_session(engine, session_image, variable)
+            assert caught.value.code == "bad_variables"

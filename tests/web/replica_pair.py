@@ -48,6 +48,13 @@ class Elsewhere:
         return method
 
 
+class WithoutMemory(Elsewhere):
+    """The service of a replica that has room for a session, but not the memory that one needs."""
+
+    async def place(self, caller: Caller, tenant: str) -> None:
+        pass
+
+
 @define
 class Owner:
     """The service of the owner. It records the requests that arrive."""
@@ -56,6 +63,7 @@ class Owner:
     traces: list[tuple[str | None, str | None]] = field(factory=list)
     """`traceparent` and `tracestate` of the cells."""
     callers: list[Caller] = field(factory=list)
+    requests: list[SessionRequest] = field(factory=list)
     started: Run | str = ""
     received: int = 0
     sent_by_client: int = 0
@@ -78,6 +86,7 @@ class Owner:
     async def open(
         self, request: SessionRequest, archive: AsyncIterator[bytes] | None, caller: Caller, tenant: str
     ) -> SessionView:
+        self.requests.append(request)
         async for chunk in archive or _nothing():
             self.received += len(chunk)
         return view()
@@ -148,7 +157,9 @@ class Pair:
 
 
 @asynccontextmanager
-async def running_pair(directory: Path, owner_limit: int = 2 * LARGE) -> AsyncIterator[Pair]:
+async def running_pair(
+    directory: Path, owner_limit: int = 2 * LARGE, other_sessions: Any = None
+) -> AsyncIterator[Pair]:
     for name in ("owner", "other"):
         (directory / name).mkdir()
     owner, members = Owner(), KnownMembers()
@@ -162,7 +173,9 @@ async def running_pair(directory: Path, owner_limit: int = 2 * LARGE) -> AsyncIt
             traces=_Traces(),
             api_tokens=TOKEN,
         ) as owner_web,
-        running_web(directory / "other", sessions=Elsewhere(), peers=peers, api_tokens=TOKEN) as other,
+        running_web(
+            directory / "other", sessions=other_sessions or Elsewhere(), peers=peers, api_tokens=TOKEN
+        ) as other,
         aiohttp.ClientSession(other.url, headers=BEARER) as http,
     ):
         members.found["rep_owner"] = Member(

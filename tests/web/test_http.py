@@ -168,6 +168,25 @@ async def test_repeated_slashes_count_as_one(web: Web, path: str) -> None:
     assert received.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    "path", ["/console/app.js", "/docs/start.js", "/docs/api.md", "/openapi.json", "/docs"]
+)
+async def test_a_page_or_file_is_the_same_with_a_slash_at_the_end(web: Web, path: str) -> None:
+    async with aiohttp.ClientSession(web.url) as http:
+        for method in ("GET", "HEAD"):
+            async with http.request(method, path) as page, http.request(method, f"{path}/") as same:
+                assert page.status == 200
+                assert (same.status, same.content_type) == (200, page.content_type)
+                assert path == "/docs" or await same.read() == await page.read()
+
+
+async def test_a_content_encoding_that_is_not_utf8_is_a_415(web: Web) -> None:
+    request = b"POST /api/v1/eval HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 2\r\n"
+    received = await web.exchange(iter([request, b"Content-Encoding: \xff\r\n\r\n{}"]))
+    assert received.startswith(b"HTTP/1.1 415")
+    assert rb"Content-Encoding \\udcff is not supported" in received
+
+
 async def test_a_body_arrives_at_a_path_with_two_slashes(tmp_path: Path) -> None:
     submissions = Recorded()
     async with running_web(tmp_path, submissions) as web, aiohttp.ClientSession() as http:

@@ -12,11 +12,23 @@ import pytest
 from yarl import URL
 
 from pyexec.adapters import peers as peers_module
-from pyexec.ports import REPLICA_HEADER, Member
+from pyexec.errors import NoSessionMemory, OwnedElsewhere
+from pyexec.ports import REPLICA_HEADER, Caller, Member
 from pyexec.services.sessions.cells import Cell
+from pyexec.services.sessions.placement import SessionPlacement
 from tests.events import finished
 from tests.web.in_process import MEBIBYTE, active, ended
-from tests.web.replica_pair import BUFFERED_MAX, LARGE, PATH, SESSION, SPAN, TOKEN, Pair, running_pair
+from tests.web.replica_pair import (
+    BUFFERED_MAX,
+    LARGE,
+    PATH,
+    SESSION,
+    SPAN,
+    TOKEN,
+    Pair,
+    WithoutMemory,
+    running_pair,
+)
 
 
 @pytest.fixture
@@ -181,6 +193,40 @@ async def test_a_session_is_opened_where_there_is_room(pair: Pair) -> None:
             assert (response.status, response.headers["Location"]) == (201, PATH)
             assert (await response.json())["id"] == SESSION
     assert pair.owner.received == 3 * MEBIBYTE
+
+
+async def test_a_session_is_opened_where_there_is_memory(tmp_path: Path) -> None:
+    """A replica knows the memory that a session needs only after it has read the body."""
+    async with running_pair(tmp_path, other_sessions=WithoutMemory()) as pair:
+        body = {"config": {"memory_mb": 77}}
+        async with pair.http.post("/api/v1/sessions", json=body) as response:
+            assert (response.status, response.headers["Location"]) == (201, PATH)
+        assert [request.config.memory_mb for request in pair.owner.requests] == [77]
+
+
+@pytest.mark.parametrize(
+    ("caller", "expected"),
+    [(Caller(), OwnedElsewhere), (Caller(is_replica=True), NoSessionMemory), (None, NoSessionMemory)],
+)
+async def test_a_session_without_memory_is_forwarded_once(
+    pair: Pair, caller: Caller | None, expected: type[Exception]
+) -> None:
+    placement = SessionPlacement(
+        replica="rep_other",
+        sessions_max=1,
+        tenants=None,  # type: ignore[arg-type]
+        membership=pair.members,  # type: ignore[arg-type]
+        directory=_NoSessions(),  # type: ignore[arg-type]
+    )
+    with pytest.raises(expected) as caught:
+        async with placement.elsewhere_without_memory(caller):
+            raise NoSessionMemory("full")
+    assert caught.value.__cause__ is not caught.value
+
+
+class _NoSessions:
+    async def all_open(self) -> list[Any]:
+        return []
 
 
 async def test_an_idempotency_key_for_a_new_session_is_refused(pair: Pair) -> None:

@@ -52,6 +52,15 @@ async def test_a_bad_request_names_its_field(api: Api, body: Any, field: str) ->
     assert (answer.status, answer.document["field"]) == (400, field)
 
 
+async def test_variables_with_which_no_interpreter_starts_are_a_bad_request(
+    api: Api, session_image: str
+) -> None:
+    body = {"docker_image": session_image, "env_vars": ["PYTHONHASHSEED=x"], "config": {"memory_mb": 256}}
+    answer = await api.request("POST", "/api/v1/sessions", json=body)
+    assert (answer.status, answer.document["field"]) == (400, "env_vars")
+    assert "PYTHONHASHSEED must be" in answer.document["error"]
+
+
 async def test_a_bad_cell_names_its_field(shared: Session) -> None:
     for body, field in (
         ({}, "code"),

@@ -207,6 +207,12 @@ def load_tracebacks(shell):
         shell.InteractiveTB.structured_traceback(*sys.exc_info())
 
 
+def ignore_hints():
+    """Ignore what IPython warns of for its users at a terminal."""
+    for message in ("To exit: use", "Output cache limit", "coroutine .InteractiveShell"):
+        warnings.filterwarnings("ignore", message)
+
+
 def create_shell():
     """Return the shell of this process."""
     config = Config()
@@ -214,8 +220,6 @@ def create_shell():
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.colors = "NoColor"
     config.InteractiveShell.display_page = True
-    for message in ("To exit: use", "Output cache limit", "coroutine .InteractiveShell"):
-        warnings.filterwarnings("ignore", message)
     shell = Shell.instance(config=config, ipython_dir=FOLDER)
     load_tracebacks(shell)
     sys.argv[:] = [""]

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 
 from pyexec.guest.reports.channel import DISPLAYS_MAX, channel, load
 
@@ -85,9 +86,14 @@ def main():
     """Serve cells until the supervisor ends the process."""
     channel.displays_left = 0
     secret = receive(HELLO)
-    with_own_imports(load_shell)
-    streams = Streams()
-    shell = load("session_ipython").create_shell()
+    # Variables of the session such as PYTHONWARNINGS=error are for its cells, not for the import of IPython.
+    with warnings.catch_warnings() if sys.warnoptions else contextlib.nullcontext():
+        if sys.warnoptions:
+            warnings.simplefilter("ignore")
+        with_own_imports(load_shell)
+        streams = Streams()
+        shell = load("session_ipython").create_shell()
+    load("session_ipython").ignore_hints()
     BUILTINS["input"] = STANDARD_BUILTINS["input"] = refuse_input
     signal.signal(signal.SIGINT, ignore_interrupt)
     say(secret, ready=True)

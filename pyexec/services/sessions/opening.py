@@ -20,11 +20,11 @@ from pyexec.errors import (
     EngineError,
     ExecutorError,
     InvalidRequest,
+    NoSessionMemory,
     NotWritten,
     SandboxBroken,
     SandboxRefused,
     SetupFailed,
-    TooManySessions,
     Unavailable,
 )
 from pyexec.ports import Engine, SessionLog
@@ -83,7 +83,7 @@ class Opening:
         """Open a session with the files of `archive`, a tar. If this fails, nothing is left behind; if the log did not
         confirm the session, a task of `spawn` closes it.
 
-        Raises `InvalidRequest`, `TooManySessions`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
+        Raises `InvalidRequest`, `NoSessionMemory`, `ImageUnavailable`, `EngineError` or `Unavailable`."""
         self.slots.check_fits(spec.limits)
         kind = await self._kind(spec)
         async with AsyncExitStack() as undo:
@@ -105,7 +105,8 @@ class Opening:
                 text = f"the interpreter of the session cannot start: {error}"
                 if error.code == "no_interpreter" and not self.setup_allowed:
                     text = session_image_error(spec.docker_image, INSTALLATION_DISABLED)
-                raise InvalidRequest(text, field="docker_image") from error
+                wrong = "env_vars" if error.code == "bad_variables" else "docker_image"
+                raise InvalidRequest(text, field=wrong) from error
             except (SandboxBroken, EngineError) as error:
                 _check_cpus(spec.limits, error)
                 raise Unavailable(f"the sandbox broke before the session was open: {error}") from error
@@ -129,11 +130,11 @@ class Opening:
         release = partial(self.slots.release_memory, memory_mb, session.spec.tenant)
         return OwnedSession(log, sandbox, self.cells, release)
 
-    def _no_memory(self, limits: Limits) -> TooManySessions:
+    def _no_memory(self, limits: Limits) -> NoSessionMemory:
         memory_mb = self.slots.memory_for(limits) + self.buffer_mb
         overhead_mb = memory_mb - limits.memory_mb - limits.disk_mb
         budget, kept_mb = self.slots.memory_mb, self.slots.kept_free(self.run_limits, self.buffer_mb)
-        return TooManySessions(
+        return NoSessionMemory(
             f"the session reserves {memory_mb} MiB (memory_mb {limits.memory_mb} + disk_mb {limits.disk_mb} + overhead "
             f"{overhead_mb}), and {kept_mb} MiB must stay free for a run; this replica "
             f"has {budget.total - budget.used} of {budget.total} MiB free (PYEXEC_MAX_TOTAL_MEMORY_MB). Ask for less "

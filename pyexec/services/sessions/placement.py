@@ -1,11 +1,12 @@
 """Decide which replica opens a new interpreter session."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from attrs import frozen
 
 from pyexec.domain.tenants import Tenants
-from pyexec.errors import OwnedElsewhere, TooManySessions
+from pyexec.errors import ExecutorError, NoSessionMemory, OwnedElsewhere, TooManySessions
 from pyexec.ports import Caller, Membership
 from pyexec.services.sessions.directory import SessionDirectory
 
@@ -34,17 +35,36 @@ class SessionPlacement:
             raise _too_many(tenant_max)
         if len(here) < self.sessions_max:
             return
+        refusal = TooManySessions(
+            "this replica has its maximum number of open sessions "
+            f"(PYEXEC_MAX_SESSIONS: {self.sessions_max}); close one, or try again later"
+        )
+        raise await self._elsewhere(caller, refusal)
+
+    @asynccontextmanager
+    async def elsewhere_without_memory(self, caller: Caller | None) -> AsyncIterator[None]:
+        """Raise `OwnedElsewhere` instead of `NoSessionMemory`, if there is another replica.
+
+        `caller` is None if the request cannot be forwarded."""
+        try:
+            yield
+        except NoSessionMemory as error:
+            failure = error if caller is None else await self._elsewhere(caller, error)
+            if failure is error:
+                raise
+            raise failure from error
+
+    async def _elsewhere(self, caller: Caller, refusal: TooManySessions) -> ExecutorError:
+        """Return the error that forwards the request to the replica with the fewest sessions. Return `refusal` if
+        there is no other replica, or if another one has forwarded it."""
         counts = dict.fromkeys((await self.membership.members()).members, 0)
-        for session in sessions:
-            if session.owner in counts:
-                counts[session.owner] += 1
         counts.pop(self.replica, None)
         if caller.is_replica or not counts:
-            raise TooManySessions(
-                "this replica has its maximum number of open sessions "
-                f"(PYEXEC_MAX_SESSIONS: {self.sessions_max}); close one, or try again later"
-            )
-        raise OwnedElsewhere(min(counts, key=lambda name: (counts[name], name)))
+            return refusal
+        for session in await self.directory.all_open():
+            if session.owner in counts:
+                counts[session.owner] += 1
+        return OwnedElsewhere(min(counts, key=lambda name: (counts[name], name)))
 
     async def check_opened(self, tenant: str) -> None:
         """Raise `TooManySessions` if the tenant has too many sessions now that a new one is in the log: another replica

@@ -40,8 +40,7 @@ CLOSE_SECONDS = 10.0
 class Sessions:
     """The sessions of the deployment, as this replica can reach them. `serve` must be running while it is used.
 
-    Methods raise `UnknownSession`, `SessionEnded` or `Unavailable`; `OwnedElsewhere` if another replica owns the
-    session."""
+    Methods raise `UnknownSession`, `SessionEnded` or `Unavailable`; `OwnedElsewhere` if another replica owns it."""
 
     def __init__(
         self,
@@ -128,7 +127,8 @@ class Sessions:
         spec = evolve(resolve_session(request, self._config.policy, self._config.limits), tenant=tenant)
         self._reserved.append(tenant)
         try:
-            session = await self._opening.open(spec, archive, self._spawn)
+            async with self._placement.elsewhere_without_memory(caller if archive is None else None):
+                session = await self._opening.open(spec, archive, self._spawn)
         except BaseException:
             self._reserved.remove(tenant)
             raise

@@ -24,6 +24,7 @@ def add_console(app: web.Application) -> None:
     app.router.add_get("/", _serve_index)
     for name in _names(_DIR):
         app.router.add_get(f"/console/{name}", _serve_file)
+        app.router.add_get(f"/console/{name}/", _serve_file)
 
 
 def _names(folder: Traversable) -> list[str]:
@@ -50,7 +51,7 @@ async def _serve_index(_: web.Request) -> web.StreamResponse:
 
 
 async def _serve_file(request: web.Request) -> web.StreamResponse:
-    return await _read(request.path.removeprefix("/console/")).handle(request)
+    return await _read(request.path.removeprefix("/console/").rstrip("/")).handle(request)
 
 
 @cache

@@ -80,8 +80,9 @@ def add_api_docs(app: web.Application, document: LazyDocument) -> None:
         # Without a trailing slash, the browser resolves relative links from the parent folder.
         "/docs": StaticFile.of(index.replace(b'<base href="./">', b'<base href="docs/">'), html),
         "/docs/": StaticFile.of(index, html),
-        **{f"/docs/{name}": StaticFile.read(_SWAGGER_DIR, name) for name in _SWAGGER_FILES},
     }
+    for name in _SWAGGER_FILES:
+        static_files[f"/docs/{name}"] = static_files[f"/docs/{name}/"] = StaticFile.read(_SWAGGER_DIR, name)
     for path in ("/openapi.json", "/openapi.json/"):
         app.router.add_get(path, openapi_file.handle)
     for path, static_file in static_files.items():

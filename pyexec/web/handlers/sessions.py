@@ -21,6 +21,7 @@ from pyexec.errors import InvalidRequest
 from pyexec.services.active_runs import Run
 from pyexec.services.sessions.cells import Cell
 from pyexec.web.context import (
+    BODY,
     accepted_headers,
     get_context,
     public,
@@ -88,7 +89,7 @@ async def open_session(request: web.Request) -> web.StreamResponse:
             view = await sessions.open(upload.metadata, upload.archive, caller, tenant)
     else:
         reject_content_encoding(request)
-        body = await read_body(request)
+        body = request[BODY] = await read_body(request)
         options = await parse_document(body.strip() or b"{}", SessionRequest, what="body")
         view = await sessions.open(options, None, caller, tenant)
     return web.json_response(
