@@ -106,19 +106,19 @@ func (s *settings) check() error {
 
 // checkFor returns an ArgumentError for the first option that would have no effect in this call.
 func (s *settings) checkFor(call string) error {
-	others := []struct {
-		option  string
-		isGiven bool
-		call    string
+	restricted := []struct {
+		option   string
+		isGiven  bool
+		onlyCall string
 	}{
 		{"WithPythonVersion", s.pythonVersion != "", "Eval"},
 		{"WithLastExpression", s.lastExpression != nil, "Eval"},
 		{"OnEvent", s.onEvent != nil, "Run"},
 		{"WithSource", s.source != nil, "OpenSession"},
 	}
-	for _, other := range others {
-		if other.isGiven && other.call != call {
-			return argumentError("%s has no effect in %s; it is an option of %s", other.option, call, other.call)
+	for _, each := range restricted {
+		if each.isGiven && each.onlyCall != call {
+			return argumentError("%s has no effect in %s; it is an option of %s", each.option, call, each.onlyCall)
 		}
 	}
 	return nil

@@ -192,9 +192,9 @@ func (s *Session) cellRequest(suffix, code string, settings *settings) (request,
 	if err := settings.checkFor("a session"); err != nil {
 		return request{}, err
 	}
-	others := settings.metadata
-	others.Config.TimeoutSeconds, others.Displays = nil, false // a cell always returns its displays
-	if !reflect.DeepEqual(others, metadata{}) {
+	unused := settings.metadata
+	unused.Config.TimeoutSeconds, unused.Displays = nil, false // a cell always returns its displays
+	if !reflect.DeepEqual(unused, metadata{}) {
 		return request{}, argumentError(
 			"code in a session takes only WithTimeout and WithIdempotencyKey; the other options are for OpenSession")
 	}

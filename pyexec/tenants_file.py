@@ -63,11 +63,10 @@ def parse_tenants(text: str, path: str, api_tokens: Sequence[str] = ()) -> Tenan
         is_table = "key part" in reason or "table declaration" in reason
         hint = f"; allowed: {_TABLES}" if is_table else ""
         raise SettingsError(f"{VARIABLE} is {path!r}, which is not TOML: {reason}{hint}") from error
-    except (ValueError, RecursionError) as error:
-        reason = (
-            "it is nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
-        )
-        raise SettingsError(f"{VARIABLE} is {path!r}, which cannot be read: {reason}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{VARIABLE} is {path!r}, which is nested too deeply") from error
+    except ValueError as error:  # raised by `int`
+        raise SettingsError(f"{VARIABLE} is {path!r}, in which a number has too many digits") from error
     return _Parser(text, path).parse(document, api_tokens)
 
 

@@ -49,13 +49,16 @@ async def repl(flags: Flags, settings: SessionFlags, session_id: str | None, out
     console = Console(flags)
     if output_dir == "":
         raise asyncclick.UsageError("--output-dir: must not be empty")
-    is_terminal = sys.stdin is not None and sys.stdin.isatty()
-    options = await read_session_options(settings, flags, stdin_is_code=not is_terminal)
+    options = await read_session_options(settings, flags, stdin_is_code=not _stdin_is_terminal())
     if session_id is not None and (settings != NO_SESSION_FLAGS or _sets_environment(flags)):
         raise asyncclick.UsageError("--session: cannot be combined with flags that open a session")
     async with flags.client() as client:
         loop = _Repl(client, console, output_dir, flags.timeout if session_id else None)
         return await loop.run_until_signal(session_id, options)
+
+
+def _stdin_is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 class _Repl:
@@ -70,7 +73,7 @@ class _Repl:
         self._timeout = timeout
         self._displays = 0
         self._is_closed = False
-        self._is_terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._is_terminal = _stdin_is_terminal()
         self._is_first_line = True
         self._opening = Opening(console)
         self._on_ctrl_c: Callable[[], None] | None = None  # set while a cell runs

@@ -188,7 +188,7 @@ async def read_options(script: ScriptFlags, flags: Flags, *, stdin_is_code: bool
 
 
 def check_requirements_source(requirements: str | None, *, stdin_is_code: bool) -> None:
-    """Raise UsageError if the requirements would be read from standard input, as the code is."""
+    """Raise UsageError if both the requirements and the code would be read from standard input."""
     if requirements == "-" and stdin_is_code:
         raise asyncclick.UsageError(
             "--requirements -: the code is read from standard input already; give a file"

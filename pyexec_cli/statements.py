@@ -17,10 +17,10 @@ def _new_compiler() -> codeop.CommandCompiler:
 
 _CLAUSE = re.compile(r"(?:else|elif|except|finally)\b")
 """Begins a line that belongs to the block before it, although it is not indented."""
-
-
 _TOKEN = re.compile(r"""#|\"{3}|'{3}|["'()\[\]{}]|\\.""")
-_ENDS = {quote: re.compile(rf"\\.|{quote}") for quote in ('"""', "'''", '"', "'")}
+"""What changes the nesting outside of strings. A character after a backslash does not."""
+_STRING_ENDS = {quote: re.compile(rf"\\.|{quote}") for quote in ('"""', "'''", '"', "'")}
+"""The end of a string by its quotes, or an escaped character in it."""
 
 
 @define
@@ -37,20 +37,20 @@ class _Nesting:
     def add(self, line: str) -> None:
         at = 0
         while at < len(line):
-            found = (_ENDS[self.quote] if self.quote else _TOKEN).search(line, at)
+            found = (_STRING_ENDS[self.quote] if self.quote else _TOKEN).search(line, at)
             if found is None or found[0] == "#":
                 break
             at = found.end()
             if self.quote:
                 self.quote = "" if found[0] == self.quote else self.quote
-            elif found[0] in _ENDS:
+            elif found[0] in _STRING_ENDS:
                 self.quote = found[0]
             elif found[0] in "([{":
                 self.depth += 1
             elif found[0] in ")]}":
                 self.depth -= 1
         if len(self.quote) == 1 and not line.endswith("\\"):
-            self.quote = ""  # it ends with its line; the server reports what is wrong with it
+            self.quote = ""  # it ends with its line; the server reports the error
 
 
 @define
@@ -58,13 +58,14 @@ class Statements:
     """Collects the lines of a statement until it is complete.
 
     On a terminal, a blank line ends a block, as in Python. In a file (`from_file`), blocks may contain blank lines: a
-    block ends before the next line that does not belong to it. While a bracket or a string is open, and within a block,
-    lines of a file are not parsed: parsing all lines again for each line takes minutes for a few thousand lines."""
+    block ends before the next line that does not belong to it. While a bracket or a string is open, and in a block,
+    lines of a file are not parsed: parsing a statement of 2000 lines after each line took 100 s."""
 
     from_file: bool
     _lines: list[str] = field(factory=list)
     _nesting: _Nesting = field(factory=_Nesting)
     _is_block: bool = False
+    """True if the statement goes on until a line that does not belong to its block."""
     _compiler: codeop.CommandCompiler = field(factory=_new_compiler)
 
     @property
@@ -74,11 +75,9 @@ class Statements:
 
     def take_before(self, line: str) -> str | None:
         """Return the block of a file that ends before this line; None if the line continues it, or if there is none."""
-        if self.is_empty or not self.from_file or self._is_cell_magic:
+        if self.is_empty or not self._is_script or self._nesting.is_open:
             return None
         if not line.strip() or line.startswith((" ", "\t", "#")) or _CLAUSE.match(line):
-            return None
-        if self._nesting.is_open:
             return None
         if self._lines[-1].endswith("\\") or not self._is_complete([*self._lines, ""]):
             return None
@@ -89,24 +88,16 @@ class Statements:
         self._lines.append(line)
         if not any(each.strip() for each in self._lines):
             self._lines.clear()
-        elif self._needs_more(line):
             return None
-        elif self._is_complete(self._lines):
-            return None if self._may_go_on(line) else self.take()
-        else:
-            self._is_block = not line.endswith("\\")
-        return None
-
-    def _needs_more(self, line: str) -> bool:
-        """Return True if a statement of a file obviously goes on."""
-        if not self.from_file or self._is_cell_magic:
-            return False
-        self._nesting.add(line)
-        return self._nesting.is_open or self._is_block
-
-    def _may_go_on(self, line: str) -> bool:
-        """Return True if a block of a file may go on after this line."""
-        return self.from_file and not self._is_cell_magic and (not line.strip() or line.startswith("#"))
+        if self._is_script:
+            self._nesting.add(line)
+            if self._nesting.is_open or self._is_block:
+                return None
+        if not self._is_complete(self._lines):
+            self._is_block = self._is_script and not line.endswith("\\")
+            return None
+        may_go_on = self._is_script and (not line.strip() or line.startswith("#"))
+        return None if may_go_on else self.take()
 
     def take(self) -> str:
         """Return the lines so far, and begin the next statement."""
@@ -114,6 +105,11 @@ class Statements:
         self._lines.clear()
         self._nesting, self._is_block = _Nesting(), False
         return source
+
+    @property
+    def _is_script(self) -> bool:
+        """True for statements of a file, in which blocks may contain blank lines."""
+        return self.from_file and not self._is_cell_magic
 
     @property
     def _is_cell_magic(self) -> bool:

@@ -97,7 +97,7 @@ class _Resolver(AbstractResolver):
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    """Return the addresses of a host. Raises `OSError`."""
     found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
     return [
         ResolveResult(
@@ -106,7 +106,7 @@ def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[Resolve
             port=port,
             family=each,
             proto=protocol,
-            flags=flags,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
         )
         for each, _, protocol, _, address in found
     ]

@@ -94,9 +94,10 @@ SETUP_MASKED_PATHS: Final[Sequence[str]] = (
     "/proc/pagetypeinfo",
     "/proc/slabinfo",
     "/proc/vmallocinfo",
+    # Each read of its file `hot_add` adds a block device to the machine.
     "/sys/class/zram-control",
 )
-"""The same for setups, which run as root: each read of `hot_add` in the last one adds a block device to the machine."""
+"""The same for setups, which run as root."""
 
 _KERNEL_FILES = """
     acpi allocinfo asound bootconfig buddyinfo bus cgroups cmdline config.gz consoles cpuinfo crypto device-tree devices

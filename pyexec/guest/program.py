@@ -99,7 +99,7 @@ class Program:
                 return self.stop("cpu_limit")
             if disk_left < 0:
                 return self.stop("disk_limit")
-            if memory_left < 0 or self.memory.is_exhausted_again_and_again():
+            if memory_left < 0 or self.memory.has_too_many_kills():
                 return self.stop("out_of_memory")
             if self.process_limit.is_fork_bomb(now):
                 return self.stop("process_limit")

@@ -39,11 +39,9 @@ class Limits:
         self.processes.baseline = self.processes.refusals()
 
     def reset(self):
-        """Forget refused and killed processes, file locks and mapped files: the processes that caused them are dead."""
+        """Forget what dead processes have caused. Call this only after all processes of the session were killed."""
         self.processes.reset()
-        self.memory.kills = self.memory.oom_kills()
-        self.memory.locks.reset()
-        self.memory.mapped_files.reset()
+        self.memory.forget_processes()
 
     def cpu_seconds(self):
         return max(0.0, self.cpu.seconds() - self.cpu_before)
@@ -56,7 +54,7 @@ class Limits:
         disk_left = max(self.disk_bytes, self.kept_bytes + DISK_TOLERANCE) - disk_used
         if disk_left < 0:
             return "disk_limit", 0
-        if memory_left < 0 or self.memory.is_exhausted_again_and_again():
+        if memory_left < 0 or self.memory.has_too_many_kills():
             return "out_of_memory", 0
         if self.processes.is_fork_bomb(now):
             return "process_limit", 0

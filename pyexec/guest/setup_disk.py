@@ -173,8 +173,9 @@ class Measurement:
             self.seen.add(key)
 
     def check_mappings(self, path):
-        """Look for mapped files that are deleted. Their size is unknown, except that of open ones. Return False if
-        there are no mappings at all."""
+        """Look for mapped files that are deleted. Their size is unknown, except that of open ones.
+
+        Return False if there are no mappings at all."""
         line = None
         with open(path, errors="replace") as lines:
             for line in lines:

@@ -22,8 +22,8 @@ and a few small files in another do not end it."""
 NOT_COUNTED = ("/dev/shm", "/dev/mqueue")
 """Writable file systems that count as memory of the program."""
 KILLS_MAX = 16
-"""How many processes of a program the kernel may kill for lack of memory, while others go on. Each kill takes 0.5 to 10
-KB of the machine's log, and delays such kills in other containers."""
+"""A program or a cell may continue after the kernel has killed this many of its processes for lack of memory. Each kill
+takes 0.5 to 10 KB of the machine's log, and delays such kills in other containers."""
 
 
 def writable_directories(mounts="/proc/self/mounts"):
@@ -97,6 +97,10 @@ class Memory:
         """Count memory for the program from now on. `program_bytes` of the memory charged so far belong to it."""
         self.baseline = self.charged() - program_bytes
         self.peak = program_bytes
+        self.forget_processes()
+
+    def forget_processes(self):
+        """Forget kills, file locks and mapped files: the processes that caused them are dead."""
         self.kills = self.oom_kills()
         self.locks.reset()
         self.mapped_files.reset()
@@ -132,11 +136,11 @@ class Memory:
         return int(read_counters(self.events).get("oom_kill", 0))
 
     def was_exhausted(self):
-        """Return True if the kernel has killed a process for lack of memory since `set_baseline`."""
+        """Return True if the kernel has killed a process of this program or cell for lack of memory."""
         return self.oom_kills() > self.kills
 
-    def is_exhausted_again_and_again(self):
-        """Return True if the kernel has killed more than a few processes since then."""
+    def has_too_many_kills(self):
+        """Return True if the kernel has killed more than `KILLS_MAX` processes of this program or cell."""
         return self.oom_kills() > self.kills + KILLS_MAX
 
 

@@ -50,7 +50,7 @@ RESOURCE_NOT_FOUND = -32002
 _MISSING_CODES = ("not_found", "not_ended")
 LIST_TTL_MS = 60_000
 URI_QUOTED_MAX = 4096
-"""How much of a URI an error repeats. That of a file with the longest path is shorter."""
+"""The number of characters of a URI that an error repeats."""
 
 
 def create_server(openapi: Schema, executor_of: ExecutorOf, call_id_of: CallIdOf) -> Server[Any]:

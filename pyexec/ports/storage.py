@@ -154,6 +154,9 @@ class EventLog(Protocol):
 
         Raises `Conflict` if the execution has not ended."""
 
+    async def erase_retired(self) -> None:
+        """Erase retired logs from the files of the store, as far as the store can do it."""
+
     async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
         """Return the outstanding webhooks. If `since` is the current version, wait for the next one.
 

@@ -135,6 +135,10 @@ class MeteredLog:
         with self._measured("retire"):
             await self.log.retire(execution_id)
 
+    async def erase_retired(self) -> None:
+        with self._measured("erase_retired"):
+            await self.log.erase_retired()
+
     async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
         with self._measured_unless_waiting("webhooks", since):
             return await self.log.webhooks(since)

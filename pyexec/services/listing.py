@@ -73,11 +73,13 @@ class Listing:
         return summaries, page.next_cursor
 
     async def _summary(self, execution_id: str, length: int | None, caller: Caller) -> Summary | None:
-        """Return a summary. `length` is the number of events of an open execution."""
+        """Return a summary. `length` is the number of events of an open execution, None for an ended one."""
         known = self._open.get(execution_id)
-        summary = self._ended.get(execution_id) if known is None or known[0] != length else known[1]
-        if summary is None:
-            summary = await self._summarize(execution_id)
+        summary: Summary | None
+        if known is not None and known[0] == length:
+            summary = known[1]
+        else:
+            summary = self._ended.get(execution_id) or await self._summarize(execution_id)
         return summary if summary is not None and caller.tenant in (None, summary.tenant) else None
 
     async def _summarize(self, execution_id: str) -> Summary | None:

@@ -100,7 +100,7 @@ class MemoryReservation:
 class OutputMemory:
     """Memory for stored outputs. A request that loads one reserves the maximum size first, and keeps what it needs.
 
-    Requests of one tenant, which may read slowly, get half of it at most, which is enough for one output."""
+    Requests of one tenant get at most half of it, which is enough for one output: its clients may read slowly."""
 
     output_bytes_max: int
     bytes_max: int = Factory(lambda self: max(LOADED_BYTES_MAX, 2 * self.output_bytes_max), takes_self=True)
@@ -137,7 +137,8 @@ class OutputMemory:
         return self.bytes_max - sum(reservation.size for reservation in self._reserved)
 
     def _fits(self, reservation: MemoryReservation) -> bool:
-        own = sum(each.size for each in self._reserved if each.tenant == reservation.tenant)
-        if own and reservation.tenant is not None and own + reservation.size > self.bytes_max // 2:
-            return False
+        if reservation.tenant is not None:
+            own = sum(each.size for each in self._reserved if each.tenant == reservation.tenant)
+            if own and own + reservation.size > self.bytes_max // 2:
+                return False
         return not self._reserved or reservation.size <= self.available

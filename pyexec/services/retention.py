@@ -46,6 +46,7 @@ class Retention:
                     await self._retire(execution_id)
                     if execution_id in outstanding:
                         self._report_dropped(execution_id, outstanding[execution_id])
+                await self.log.erase_retired()
                 failures.recovered()
             except Unavailable as error:
                 failures.failed(error)

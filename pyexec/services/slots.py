@@ -160,9 +160,11 @@ class Slots:
         return memory_mb
 
     def kept_free(self, keep: Limits, extra_mb: int) -> int:
-        """Return the MiB that stay free of sessions: for a program with the limits `keep`, and for the largest
-        execution that waits. If the total memory is too small for a session and such a program, nothing is kept for
-        it: otherwise no session could ever open."""
+        """Return the MiB that sessions leave free: enough for a program with the limits `keep`, and for the largest
+        execution that waits.
+
+        If the total memory is too small for a session and such a program, nothing is kept for the program: otherwise
+        no session could ever open."""
         kept_mb = self.memory_for(keep)
         if 2 * kept_mb + extra_mb > self._memory_mb_max:
             kept_mb = 0

@@ -8,7 +8,7 @@ from aiohttp import web
 EVENT_STREAM = "text/event-stream"
 TAR = "application/x-tar"
 _LENGTH_MAX = 4096
-"""How many characters of a header choose a response. A request can have a megabyte of them, which takes 0.65 s."""
+"""How many characters of a header are read. A request can have a megabyte of them, and parsing it took 0.65 s."""
 _QUALITY = re.compile(r"[01](\.[0-9]{0,3})?")
 # A larger number is no index of Consul.
 _VERSION = re.compile("[0-9]{1,19}", re.ASCII)

@@ -245,6 +245,16 @@ def test_an_upload_that_the_server_rejects_midway(program):
     assert b"disk_mb" in done.stderr
 
 
+def split(code: str) -> list[str]:
+    """Return the statements of a file, as `repl` does."""
+    statements, found = Statements(from_file=True), []
+    for line in code.split("\n"):
+        found += [statements.take_before(line), statements.add(line)]
+    if not statements.is_empty:
+        found.append(statements.take())
+    return [each for each in found if each is not None]
+
+
 @pytest.mark.parametrize(
     ("first", "line", "last"),
     [("x = {", "  'k': [1, \"v\"],", "}"), ("class A:", "  def f(self): return (\n  1)", "")],
@@ -255,9 +265,6 @@ def test_a_long_statement_of_a_file_is_parsed_a_few_times(monkeypatch, first, li
     monkeypatch.setattr(
         Statements, "_is_complete", lambda self, lines: parsed.append(1) or is_complete(self, lines)
     )
-    code = "\n".join([first, *[line] * 3000, last])
-    statements = Statements(from_file=True)
-    taken = [statements.add(each) for each in code.split("\n") if statements.take_before(each) is None]
-    assert [each for each in taken if each is not None] == ([code] if last else [])
-    assert (statements.take() if not last else code) == code
+    long = "\n".join([first, *[line] * 3000, last])
+    assert split(f"{long}\nprint(x)") == [long, "print(x)"]
     assert len(parsed) < 5

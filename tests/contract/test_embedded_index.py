@@ -6,16 +6,20 @@ import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
-from anyio import fail_after
+from anyio import create_task_group, fail_after
 from attrs import evolve
 
 from pyexec.adapters.sqlite.log import FILE_NAME, REBUILD_BATCH, EmbeddedLog
 from pyexec.errors import Conflict, CorruptLog
+from pyexec.services.event_log import CorruptLogReporter
+from pyexec.services.retention import Retention
 from tests.contract.sqlite_file import change, index_of, rows_of
 from tests.contract.test_index import WORDS
 from tests.events import claimed, killed, new_id, running, submitted
+from tests.support.api import pause
 
 
 @pytest.fixture
@@ -96,19 +100,37 @@ def _files_with(directory: Path, text: bytes) -> list[str]:
     return [file.name for file in directory.iterdir() if file.is_file() and text in file.read_bytes()]
 
 
-async def test_deleted_executions_are_erased_from_the_disk(log: EmbeddedLog, tmp_path: Path) -> None:
-    """Their variables and their input may be secret."""
+async def append_secret(log: EmbeddedLog) -> str:
+    """Append an ended execution whose variables and input contain the word SECRET."""
     execution, event = new_id(), submitted()
     secret = evolve(event, spec=evolve(event.spec, stdin="SECRET" * 2000, env_vars=("A=SECRET",)))
     await log.append(execution, 0, [secret, killed()])
+    return execution
+
+
+async def test_deleted_executions_are_erased_from_the_disk(log: EmbeddedLog, tmp_path: Path) -> None:
+    """Their variables and their input may be secret."""
+    await append_secret(log)
     assert _files_with(tmp_path, b"SECRET")
-    await log.retire(execution)
+    reporter = CorruptLogReporter()
+    retention = Retention(log=log, blobs=AsyncMock(), corrupt_logs=reporter, ttl_seconds=1, webhook_seconds=1)
+    async with create_task_group() as tasks:
+        tasks.start_soon(retention.retire_ended)
+        with fail_after(10):
+            while _files_with(tmp_path, b"SECRET"):
+                await pause()
+        tasks.cancel_scope.cancel()
+
+
+async def test_erasing_does_not_wait_for_a_reader_of_the_file(log: EmbeddedLog, tmp_path: Path) -> None:
+    await log.retire(await append_secret(log))
     with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as backup:
         backup.execute("BEGIN")
         backup.execute("SELECT * FROM events").fetchall()
-        with fail_after(1):  # a reader prevents it, and is not waited for
-            await log.list_ended(datetime.now(UTC), 1)
-    await log.list_ended(datetime.now(UTC), 1)
+        with fail_after(1):
+            await log.erase_retired()
+        assert _files_with(tmp_path, b"SECRET")
+    await log.erase_retired()
     assert _files_with(tmp_path, b"SECRET") == []
 
 

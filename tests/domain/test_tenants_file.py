@@ -71,7 +71,7 @@ def test_without_tokens_there_is_one_tenant_and_none_is_required() -> None:
     [
         ("", "names no tenant"),
         (f"[a]\ntokens = ['s3cret']\nmax_running = {'9' * 5000}", "a number has too many digits"),
-        (f"a = {'[' * 5000}", "it is nested too deeply"),
+        (f"a = {'[' * 5000}", "which is nested too deeply"),
         ("[a]\ntokens = ['s3cret'", "not TOML: Unclosed array (at the end, line 2)"),
         (
             "[a]\ntokens = ['s3cret']\ntokens = ['x']",

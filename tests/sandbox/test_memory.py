@@ -120,7 +120,7 @@ async def test_an_oom_kill_of_a_child_fails_the_run(attack: Attack) -> None:
     assert end_of(result) == OUT_OF_MEMORY
 
 
-KILLED_AGAIN_AND_AGAIN = """
+KILLED_REPEATEDLY = """
 import os, socket
 def read(*names):
     return next(int(open(name).read()) for name in names if os.path.exists(name))
@@ -143,11 +143,11 @@ for number in range(100):
 """
 
 
-async def test_a_program_ends_if_the_kernel_kills_its_processes_again_and_again(attack: Attack) -> None:
+async def test_a_program_ends_if_the_kernel_kills_its_processes_repeatedly(attack: Attack) -> None:
     """Each kill takes space in the machine's log. Memory of the kernel leaves less than `memory_mb`.
 
     Rarely, the kernel kills the parent, too, and then the program ends earlier."""
-    result = await attack(KILLED_AGAIN_AND_AGAIN)
+    result = await attack(KILLED_REPEATEDLY)
     assert end_of(result) == OUT_OF_MEMORY
     assert len(result["stdout"].splitlines()) < 50
 

@@ -123,6 +123,10 @@ class ProcessLog:
         await self._enter()
         await self._world.log.retire(execution_id)
 
+    async def erase_retired(self) -> None:
+        await self._enter()
+        await self._world.log.erase_retired()
+
     async def rebuild_index(self) -> Mapping[str, CorruptLog]:
         await self._enter()
         return await self._world.log.rebuild_index()

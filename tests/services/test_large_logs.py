@@ -15,11 +15,16 @@ from tests.events import submitted
 LARGE, SMALL = "large", "small"
 
 
+READ_SECONDS = 0.01
+
+
 class SlowLog:
-    """Records how many reads of large logs there are at the same time."""
+    """Records how many reads of large logs there are at the same time, and when each begins and ends."""
 
     def __init__(self) -> None:
         self.reading, self.most = 0, 0
+        self.begun: list[float] = []
+        self.ended: list[float] = []
 
     async def read(self, execution_id: str) -> Sequence[Event]:
         event = submitted()
@@ -27,7 +32,9 @@ class SlowLog:
             return [event]
         self.reading += 1
         self.most = max(self.most, self.reading)
-        await anyio.sleep(0.01)
+        self.begun.append(anyio.current_time())
+        await anyio.sleep(READ_SECONDS)
+        self.ended.append(anyio.current_time())
         self.reading -= 1
         return [evolve(event, spec=evolve(event.spec, stdin="x" * (LARGE_CHARACTERS + 1)))]
 
@@ -45,6 +52,9 @@ async def test_large_logs_of_a_tenant_are_read_one_at_a_time() -> None:
         assert len(await reader.read(SMALL, beta)) == 1
         assert log.reading == 1
     assert log.most == 1
+    pauses = [begun - ended for ended, begun in zip(log.ended[1:], log.begun[2:], strict=False)]
+    assert len(pauses) == 4
+    assert min(pauses) > 0.9 * READ_SECONDS
 
 
 async def test_without_large_logs_reads_do_not_wait_for_each_other() -> None:

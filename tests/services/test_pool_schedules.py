@@ -306,8 +306,8 @@ def test_idle_sandboxes_that_break_are_not_replaced_again_and_again(memory_mb: i
 async def test_a_sandbox_is_used_again_only_within_its_bounds(
     changes: dict[str, Any], *, allowed: bool
 ) -> None:
-    used: dict[str, Any] = {"runs": RUNS_MAX - 1, "log_bytes": 999, "was_interrupted": False, "age": 599.0}
-    used |= changes
+    used: dict[str, Any] = {"runs": RUNS_MAX - 1, "log_bytes": 999, "was_interrupted": False}
+    used |= {"age": AGE_SECONDS_MAX - 1, **changes}
     sandbox: Any = SimpleNamespace(**used, created_at=anyio.current_time() - used["age"])
     policy = ReusePolicy(enabled=True, runs_max=RUNS_MAX, log_bytes_max=1000)
     assert policy.allows(sandbox) is allowed

@@ -232,7 +232,11 @@ async def test_a_malformed_head_is_refused_in_json(
     head, _, body = received.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status
     assert b"application/json" in head
-    for header in (b"Server: python-executor", b"X-Content-Type-Options: nosniff", b"Content-Security-Policy: "):
+    for header in (
+        b"Server: python-executor",
+        b"X-Content-Type-Options: nosniff",
+        b"Content-Security-Policy: ",
+    ):
         assert b"\r\n" + header in head
     assert json.loads(body)["code"] == code
     assert len(body) < 500

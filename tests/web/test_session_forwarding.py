@@ -219,7 +219,7 @@ async def test_a_session_without_memory_is_forwarded_once(
         directory=_NoSessions(),  # type: ignore[arg-type]
     )
     with pytest.raises(expected) as caught:
-        async with placement.elsewhere_without_memory(caller):
+        async with placement.forward_if_no_memory(caller):
             raise NoSessionMemory("full")
     assert caught.value.__cause__ is not caught.value
 

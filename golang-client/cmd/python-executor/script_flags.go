@@ -126,7 +126,8 @@ func (s *scriptFlags) options(
 	return options, nil
 }
 
-// checkRequirementsSource fails with a usageError if the requirements would be read from standard input, as the code is.
+// checkRequirementsSource fails with a usageError if both the requirements and the code would be read from standard
+// input.
 func checkRequirementsSource(command *cobra.Command, requirements string, stdinIsCode bool) error {
 	if requirements == "-" && stdinIsCode {
 		return usageErrorf(command, "--requirements -: the code is read from standard input already; give a file")

@@ -10,16 +10,16 @@ import (
 // needed, without a parser: the server reports errors of syntax.
 //
 // On a terminal, a blank line ends a block, as in Python. In a file (fromFile), blocks may contain blank lines: a block
-// ends before the next line that does not belong to it. Lines of a file are not scanned again while a bracket or a string
-// is open, nor within a block.
+// ends before the next line that does not belong to it. While a bracket or a string is open, and in a block, lines of
+// a file are not scanned again.
 type statements struct {
 	fromFile bool
 	lines    []string
 	nesting  nesting
-	isBlock  bool
+	isBlock  bool // the statement goes on until a line that does not belong to its block
 }
 
-// nesting is what the lines so far leave open: brackets, or a string.
+// nesting records the brackets and the string that the lines so far leave open.
 type nesting struct {
 	depth int
 	quote string
@@ -27,7 +27,7 @@ type nesting struct {
 
 func (n *nesting) isOpen() bool { return n.depth > 0 || n.quote != "" }
 
-// add reads the next line.
+// add counts what the next line opens and closes.
 func (n *nesting) add(line string) {
 	for position := 0; position < len(line); position++ {
 		rest := line[position:]
@@ -54,7 +54,7 @@ func (n *nesting) add(line string) {
 		}
 	}
 	if len(n.quote) == 1 && !strings.HasSuffix(line, "\\") {
-		n.quote = "" // it ends with its line; the server reports what is wrong with it
+		n.quote = "" // it ends with its line; the server reports the error
 	}
 }
 
@@ -66,7 +66,7 @@ func (s *statements) isEmpty() bool { return len(s.lines) == 0 }
 // takeBefore returns the block of a file that ends before this line, if there is one and the line does not continue it.
 func (s *statements) takeBefore(line string) (string, bool) {
 	continues := strings.TrimSpace(line) == "" || strings.ContainsAny(line[:1], " \t#") || clause.MatchString(line)
-	if s.isEmpty() || !s.fromFile || s.isCellMagic() || continues || s.nesting.isOpen() {
+	if s.isEmpty() || !s.isScript() || s.nesting.isOpen() || continues {
 		return "", false
 	}
 	if strings.HasSuffix(s.lines[len(s.lines)-1], "\\") || !s.isComplete(append(slices.Clone(s.lines), "")) {
@@ -78,23 +78,24 @@ func (s *statements) takeBefore(line string) (string, bool) {
 // add adds a line. It returns the statement if it is complete.
 func (s *statements) add(line string) (string, bool) {
 	s.lines = append(s.lines, line)
-	isScript := s.fromFile && !s.isCellMagic()
-	if isScript {
-		s.nesting.add(line)
-	}
-	mayGoOn := s.fromFile && !s.isCellMagic() && (strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#"))
-	switch {
-	case strings.TrimSpace(line) == "" && strings.TrimSpace(strings.Join(s.lines, "\n")) == "":
+	if strings.TrimSpace(line) == "" && strings.TrimSpace(strings.Join(s.lines, "\n")) == "" {
 		s.lines = nil
-	case isScript && (s.nesting.isOpen() || s.isBlock):
-	case s.isComplete(s.lines):
-		if !mayGoOn {
-			return s.take(), true
-		}
-	default:
-		s.isBlock = isScript && !strings.HasSuffix(line, "\\")
+		return "", false
 	}
-	return "", false
+	if s.isScript() {
+		s.nesting.add(line)
+		if s.nesting.isOpen() || s.isBlock {
+			return "", false
+		}
+	}
+	if !s.isComplete(s.lines) {
+		s.isBlock = s.isScript() && !strings.HasSuffix(line, "\\")
+		return "", false
+	}
+	if s.isScript() && (strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#")) {
+		return "", false
+	}
+	return s.take(), true
 }
 
 // take returns the lines so far, and begins the next statement.
@@ -105,6 +106,9 @@ func (s *statements) take() string {
 }
 
 var blockStart = regexp.MustCompile(`^\s*(?:@|(?:if|while|for|try|with|def|class|async)\b)`)
+
+// isScript is true for statements of a file, in which blocks may contain blank lines.
+func (s *statements) isScript() bool { return s.fromFile && !s.isCellMagic() }
 
 func (s *statements) isCellMagic() bool {
 	return strings.HasPrefix(strings.TrimLeft(s.lines[0], " \t"), "%%")

@@ -174,6 +174,9 @@ class ConsulLog:
         await self._retirement.retire(execution_id)
         self._scanner.forget(execution_id)
 
+    async def erase_retired(self) -> None:
+        """Do nothing: Consul itself decides when deleted entries leave its files."""
+
     async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
         listing = await self._kv.recurse(WEBHOOKS, since)
         if all(entry.key != WEBHOOKS for entry in listing.entries):

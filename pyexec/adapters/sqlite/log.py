@@ -177,7 +177,6 @@ class EmbeddedLog:
     async def list_ended(
         self, before: datetime, limit: int, *, undelivered_before: datetime | None = None
     ) -> Sequence[str]:
-        await self._thread.run(SqliteStore.erase_deleted)  # what the last round of retention has deleted
         return await self._thread.run(
             lambda store: store.list_ended(before, limit, undelivered_before or before)
         )
@@ -192,6 +191,9 @@ class EmbeddedLog:
                 self._notify(execution_id, math.inf)
 
         await self._thread.run(lambda store: store.retire(execution_id), record)
+
+    async def erase_retired(self) -> None:
+        await self._thread.run(SqliteStore.erase_deleted)
 
     async def webhooks(self, since: int | None = None) -> OutstandingWebhooks:
         while self._webhooks_version == since:

@@ -11,7 +11,7 @@ from attrs import define
 
 from pyexec.adapters.data_dir import file_identity
 from pyexec.adapters.sqlite.session_table import SessionTable
-from pyexec.adapters.sqlite.transaction import empty_log, forget_retired, transaction
+from pyexec.adapters.sqlite.transaction import forget_retired, transaction, truncate_wal
 from pyexec.codec import decode_event, encode_event, timestamp
 from pyexec.domain.events import Event, Released
 from pyexec.domain.execution import OPEN_STATUSES, Status, status_after
@@ -207,9 +207,9 @@ class SqliteStore:
         return self._first("SELECT execution_id, fingerprint FROM keys WHERE key_hash = ?", key_hash)
 
     def erase_deleted(self) -> None:
-        """Overwrite deleted rows in the file, and empty the write-ahead log, which still contains them."""
-        if (changes := self._db.total_changes) != self._erased_changes and empty_log(self._db):
-            self._erased_changes = changes
+        """Apply `secure_delete` to the file, and empty the write-ahead log, which still contains deleted rows."""
+        if self._db.total_changes != self._erased_changes and truncate_wal(self._db):
+            self._erased_changes = self._db.total_changes
 
     def retire(self, execution_id: str) -> bool:
         """Delete an ended execution; return False if it does not exist. Raises `Conflict` if it is open."""

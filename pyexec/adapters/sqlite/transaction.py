@@ -1,4 +1,4 @@
-"""Transactions of SQLite, and the table of retired ids."""
+"""Transactions and the write-ahead log of SQLite, and the table of retired ids."""
 
 import sqlite3
 import time
@@ -24,14 +24,14 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def empty_log(db: sqlite3.Connection) -> bool:
-    """Empty the write-ahead log. Return False if another process prevents it, such as a backup: do not wait for it."""
-    (patience,) = db.execute("PRAGMA busy_timeout").fetchone()
+def truncate_wal(db: sqlite3.Connection) -> bool:
+    """Empty the write-ahead log. Return False, without waiting, if another process uses it, such as a backup."""
+    (timeout_ms,) = db.execute("PRAGMA busy_timeout").fetchone()
     db.execute("PRAGMA busy_timeout = 0")
     try:
         (is_busy, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     finally:
-        db.execute(f"PRAGMA busy_timeout = {patience}")
+        db.execute(f"PRAGMA busy_timeout = {timeout_ms}")
     return not is_busy
 
 

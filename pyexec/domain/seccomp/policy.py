@@ -137,7 +137,8 @@ SO_ATTACH, SO_ZEROCOPY = (26, 50, 51, 52), 60
 """The first ones are SO_ATTACH_FILTER, _BPF, _REUSEPORT_CBPF and _REUSEPORT_EBPF."""
 IGNORED_OPTIONS = (7, 8, 13)
 """SO_SNDBUF and SO_RCVBUF: the supervisor has to know how much memory a socket can hold (guest/sockets.py). SO_LINGER:
-it blocks whoever closes the socket last, which can be the supervisor or a thread of the kernel (system-calls.md)."""
+closing the socket would block the supervisor, or a thread of the kernel, if one of them closes it last
+(docs/design/system-calls.md)."""
 TCP_MD5SIG, TCP_ULP, TCP_MD5SIG_EXT, TCP_AO, UDP_ENCAP = 14, 31, 32, (38, 39, 40, 41), 100
 IPV6_JOIN_GROUP, IPV6_JOIN_ANYCAST, IPV6_FLOWLABEL_MGR, MCAST_JOINS = 20, 27, 32, (42, 46, 48)
 IPV6_HEADERS = (6, 57)

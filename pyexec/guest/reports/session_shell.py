@@ -35,14 +35,8 @@ class Streams:
         self.restore_descriptors()
         for fd in self.saved:
             if self.files[fd].closed:
-                self.files[fd] = open(
-                    fd,
-                    "w" if fd else "r",
-                    1,
-                    "utf-8",
-                    "backslashreplace" if fd == 2 else "surrogateescape",
-                    closefd=False,
-                )
+                mode, errors = "w" if fd else "r", "backslashreplace" if fd == 2 else "surrogateescape"
+                self.files[fd] = open(fd, mode, 1, "utf-8", errors, closefd=False)
         sys.stdin, sys.stdout, sys.stderr = self.files.values()
         vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
 

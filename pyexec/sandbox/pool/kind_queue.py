@@ -15,8 +15,8 @@ from pyexec.sandbox.sandbox import Sandbox
 
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Pauses after the first and further failures; the last one is repeated."""
-IDLE_CHECK_SECONDS, IDLE_CPU_SHARE_MAX = 5.0, 0.2
-"""How often the processor time of an idle sandbox is read, and how many processors it may use meanwhile."""
+IDLE_CHECK_SECONDS, IDLE_CPUS_MAX = 5.0, 0.2
+"""The interval at which the processor time of an idle sandbox is read, and the processors that it may use meanwhile."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +52,14 @@ class IdleSandbox:
     async def watch(self, forget: Callable[[], None], *, limit_cpu: bool) -> None:
         """Return when the sandbox is claimed. If it breaks before, call `forget` and remove it.
 
-        With `limit_cpu`, a sandbox that is busy breaks, too."""
+        With `limit_cpu`, a sandbox that uses processor time counts as broken."""
         name = self.sandbox.container_id[:12]
         try:
             with self._scope:
                 try:
-                    await (self._wait_until_busy() if limit_cpu else self.sandbox.wait_until_broken())
+                    await (
+                        self._wait_until_broken_or_busy() if limit_cpu else self.sandbox.wait_until_broken()
+                    )
                 except SandboxBroken as error:
                     logger.warning("removing broken idle sandbox %s: %s", name, error)
                 except Exception:  # a bug that one sandbox triggers must not stop the pool
@@ -69,20 +71,17 @@ class IdleSandbox:
             forget()
             await discard(self.sandbox)
 
-    async def _wait_until_busy(self) -> None:
-        """Return, or raise `SandboxBroken`, when the sandbox breaks or uses processor time: an image may contain code
-        that every start of Python executes, and no limit of a program applies to it."""
+    async def _wait_until_broken_or_busy(self) -> None:
+        """Do as `Sandbox.wait_until_broken`, and raise `SandboxBroken` if the sandbox uses processor time.
+
+        An image may contain code that every start of Python executes, and no limit of a program applies to it."""
         before: float | None = None
         while True:
             with anyio.move_on_after(IDLE_CHECK_SECONDS):
                 return await self.sandbox.wait_until_broken()
             usage = await self.sandbox.container_usage()
             now = None if usage is None else usage.cpu_seconds
-            if (
-                before is not None
-                and now is not None
-                and now - before > IDLE_CPU_SHARE_MAX * IDLE_CHECK_SECONDS
-            ):
+            if before is not None and now is not None and now - before > IDLE_CPUS_MAX * IDLE_CHECK_SECONDS:
                 raise SandboxBroken(f"without a program, it used {now - before:.1f} s of processor time")
             before = now
 

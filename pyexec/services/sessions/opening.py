@@ -105,8 +105,8 @@ class Opening:
                 text = f"the interpreter of the session cannot start: {error}"
                 if error.code == "no_interpreter" and not self.setup_allowed:
                     text = session_image_error(spec.docker_image, INSTALLATION_DISABLED)
-                wrong = "env_vars" if error.code == "bad_variables" else "docker_image"
-                raise InvalidRequest(text, field=wrong) from error
+                field_name = "env_vars" if error.code == "bad_variables" else "docker_image"
+                raise InvalidRequest(text, field=field_name) from error
             except (SandboxBroken, EngineError) as error:
                 _check_cpus(spec.limits, error)
                 raise Unavailable(f"the sandbox broke before the session was open: {error}") from error

@@ -42,7 +42,7 @@ class SessionPlacement:
         raise await self._elsewhere(caller, refusal)
 
     @asynccontextmanager
-    async def elsewhere_without_memory(self, caller: Caller | None) -> AsyncIterator[None]:
+    async def forward_if_no_memory(self, caller: Caller | None) -> AsyncIterator[None]:
         """Raise `OwnedElsewhere` instead of `NoSessionMemory`, if there is another replica.
 
         `caller` is None if the request cannot be forwarded."""

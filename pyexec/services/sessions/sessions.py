@@ -127,7 +127,7 @@ class Sessions:
         spec = evolve(resolve_session(request, self._config.policy, self._config.limits), tenant=tenant)
         self._reserved.append(tenant)
         try:
-            async with self._placement.elsewhere_without_memory(caller if archive is None else None):
+            async with self._placement.forward_if_no_memory(caller if archive is None else None):
                 session = await self._opening.open(spec, archive, self._spawn)
         except BaseException:
             self._reserved.remove(tenant)

@@ -288,8 +288,8 @@ def _build_tar(files: dict[str, str], entrypoint: str | None) -> bytes:
 
 
 def _script_bytes(content: str) -> bytes:
-    """Return the bytes of a script. It means the text of the request, whatever encoding it declares (PEP 263): the
-    declaration becomes UTF-8, because Python would decode the file with it."""
+    """Return a script as UTF-8. Replace its declaration of another encoding (PEP 263): Python would decode the file
+    with it."""
     if declared := _ENCODING.match(content, 0, _DECLARATION_END_MAX):
         content = f"{content[: declared.start(1)]}utf-8{content[declared.end(1) :]}"
     return content.encode()
