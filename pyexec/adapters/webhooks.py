@@ -19,6 +19,8 @@ from pyexec.errors import shorten
 TOTAL_SECONDS = 20.0
 """How long a receiver may take to answer. Standard Webhooks recommends 15 to 30 seconds."""
 CONNECT_SECONDS = 10.0
+RECEIVE_BYTES = 4096
+"""Of a receiver that answers 100 Continue without end, the event loop parses only so much in one step."""
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"python-executor/{__version__}"}
 
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
@@ -74,7 +76,9 @@ class HttpWebhooks:
         if not self._policy.allows_address(address[0], address[1]):
             reason = f"{address[0]} is not a public address; to allow it, add it to PYEXEC_WEBHOOK_HOSTS"
             raise PermissionError(errno.EACCES, reason)
-        return socket.socket(family, kind, protocol)
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        return found
 
 
 class _Resolver(AbstractResolver):

@@ -106,14 +106,23 @@ async def test_an_image_keeps_its_users(
     assert others <= set(found["others"])
 
 
-@sampled("command", ["mkfifo /etc/p && mv /etc/p /etc/passwd", "ln -sf passwd /etc/passwd"])
+NO_FILES = {
+    "mkfifo /etc/p && mv /etc/p /etc/passwd": "/etc/passwd",
+    "ln -sf passwd /etc/passwd": "/etc/passwd",
+    "rm /etc/group && mkfifo /etc/group": "/etc/group",
+    "mkfifo /srv/p && ln -sf ../srv/p /etc/group": "/etc/group",
+    "rm /etc/nsswitch.conf && mkfifo /etc/nsswitch.conf": "/etc/nsswitch.conf",
+}
+
+
+@sampled("command", list(NO_FILES))
 async def test_an_image_whose_users_are_no_file_cannot_be_used(
     api: Api, made: Callable[[str], str], command: str
 ) -> None:
     """Docker would wait forever for a FIFO."""
     result = await api.run("", docker_image=made(command))
     assert result["error_type"] == "image_unavailable"
-    assert "its /etc/passwd is not a regular file" in result["error"]
+    assert f"its {NO_FILES[command]} is not a regular file" in result["error"]
 
 
 @pytest.fixture(scope="module")

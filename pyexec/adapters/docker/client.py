@@ -102,6 +102,13 @@ async def get(
         return await docker.session.get(await _url(docker, path), params=params, timeout=timeout)
 
 
+async def head(docker: Docker, path: str, params: Mapping[str, str]) -> aiohttp.ClientResponse:
+    """Send a HEAD request, for which aiodocker has no method. The caller checks the status."""
+    with request_timeout(docker):
+        async with docker.session.head(await _url(docker, path), params=params) as response:
+            return response
+
+
 async def post(docker: Docker, path: str, params: Mapping[str, str]) -> aiohttp.ClientResponse:
     """Send a POST request without a timeout. The caller translates errors, checks the status, and closes the response.
 

@@ -9,6 +9,7 @@ import posixpath
 import secrets
 import tarfile
 import time
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -18,7 +19,14 @@ from aiodocker import Docker
 from anyio import to_thread
 from attrs import define, field, frozen
 
-from pyexec.adapters.docker.client import get, has_status, remove_container, request_timeout, translate_errors
+from pyexec.adapters.docker.client import (
+    get,
+    has_status,
+    head,
+    remove_container,
+    request_timeout,
+    translate_errors,
+)
 from pyexec.adapters.docker.images import ImageVolumes
 from pyexec.errors import EngineError, ImageUnavailable
 from pyexec.guest.home import USER
@@ -37,8 +45,12 @@ _MOUNTED: Final = "/pyexec-etc"
 _PASSWD, _GROUP, _HOSTS = "/etc/passwd", "/etc/group", "/etc/hosts"
 TARGETS: Final = (_PASSWD, _GROUP, _HOSTS)
 _HOSTS_TEXT: Final = f"127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n".encode()
-_BAD_PATH: Final = ("too many links", "too many levels of symbolic links", "not a directory")
-"""Parts of Docker's message if a path of an image leads nowhere, for example by a link to itself."""
+_OPENED: Final = (_PASSWD, _GROUP, "/etc/nsswitch.conf")
+"""The files of an image that Docker opens itself, to look up names: at the start of a container, and when it reads any
+file of one. It would wait forever for a FIFO."""
+_LINK_BIT: Final = 1 << 27
+_TYPE_BITS: Final = 0x8F280000
+"""Bits of a mode as Docker's API shows it: that of a link, and those of all kinds of files but regular ones."""
 _LINKS_MAX: Final = 5
 _KNOWN_MAX: Final = 1000
 
@@ -78,7 +90,7 @@ class EtcFiles:
         For the first sandbox of a block of ids, this needs a helper container, which is never started.
 
         Raises `EtcFilesRemoved`, `EngineError`, `Unavailable`, or `ImageUnavailable` if the image does not exist or its
-        /etc/passwd or /etc/group is not a regular file."""
+        /etc/passwd, /etc/group or /etc/nsswitch.conf is not a regular file."""
         block = self._block(image, uid)
         folder = self._known.get(block)
         if folder is None:
@@ -115,10 +127,10 @@ class EtcFiles:
         try:
             with translate_errors(image=image_id):
                 container = await self._docker.containers.create(_helper_config(block), name=name)
-            _, marker = await self._read_member(name, f"{_MOUNTED}/{block.marker}")
+            found = {path: await self._find_file(name, path) for path in _OPENED}
+            marker = await self._read_file(name, f"{_MOUNTED}/{block.marker}")
             if self._removed or not marker:
-                # Rejects the image if they are no regular files, so no image with a marker has to be checked again.
-                passwd, group = await self._read_file(name, _PASSWD), await self._read_file(name, _GROUP)
+                passwd, group = [await self._read_file(name, found[path]) for path in (_PASSWD, _GROUP)]
                 archive = await to_thread.run_sync(_archive, _files(block, passwd, group))
                 with translate_errors(image=image_id):
                     await container.put_archive(_MOUNTED, archive)  # type: ignore[no-untyped-call]
@@ -127,31 +139,44 @@ class EtcFiles:
                 await remove_container(self._docker.containers.container(name))
         return folder
 
-    async def _read_file(self, container: str, path: str) -> bytes:
-        """Return a file of a container; nothing if it is missing or too large.
+    async def _find_file(self, container: str, path: str) -> str | None:
+        """Return the path of the regular file to which a path leads; None if there is none.
 
-        Raises `ImageUnavailable` if it is not a regular file: Docker opens /etc/passwd itself at the start of a
-        container, and would wait forever for a FIFO."""
+        Raises `ImageUnavailable` if it is no regular file."""
         target = path
         for _ in range(_LINKS_MAX):
-            member, content = await self._read_member(container, target)
-            if member is None or member.isreg():
-                return content
-            if not member.issym():
+            status = await self._stat(container, target, path)
+            if status is None:
+                return None
+            if not status["mode"] & _TYPE_BITS:
+                return target
+            if not status["mode"] & _LINK_BIT:
                 break
-            target = posixpath.normpath(posixpath.join(posixpath.dirname(target), member.linkname))
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(target), status["linkTarget"]))
         raise _not_a_file(path)
 
-    async def _read_member(self, container: str, path: str) -> tuple[tarfile.TarInfo | None, bytes]:
-        """Read the beginning of the tar with which Docker answers, because the file can have any size."""
+    async def _stat(self, container: str, target: str, path: str) -> Any:
+        """Return what Docker knows of a file, without opening it; None if it is missing."""
+        response = await head(self._docker, f"containers/{container}/archive", {"path": target})
+        encoded = response.headers.get("X-Docker-Container-Path-Stat")
+        if response.status == HTTPStatus.OK and encoded is not None:
+            return json.loads(b64decode(encoded))
+        if response.status == HTTPStatus.NOT_FOUND:
+            return None
+        raise _not_a_file(path)  # a loop of links, or a part of the path is no directory
+
+    async def _read_file(self, container: str, path: str | None) -> bytes:
+        """Return a regular file of a container; nothing if it is missing or too large.
+
+        Read only the beginning of the tar with which Docker answers, because the file can have any size."""
+        if path is None:
+            return b""
         with request_timeout(self._docker):
             response = await get(self._docker, f"containers/{container}/archive", {"path": path}, stream=True)
             data = b""
             try:
                 if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                     message = await response.text()
-                    if any(sign in message for sign in _BAD_PATH):
-                        raise _not_a_file(path)
                     raise EngineError(f"Docker cannot read {path} of a container: {message[:200]}")
                 while response.status == HTTPStatus.OK and len(data) < 2 * FILE_BYTES_MAX:
                     chunk = await response.content.readany()
@@ -163,12 +188,11 @@ class EtcFiles:
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
                 member = tar.next()
-                if member is None or not member.isreg() or member.size > FILE_BYTES_MAX:
-                    return member, b""
-                file = tar.extractfile(member)
-                return member, file.read() if file else b""
+                is_whole = member is not None and member.isreg() and member.size <= FILE_BYTES_MAX
+                file = tar.extractfile(member) if member is not None and is_whole else None
+                return file.read() if file else b""
         except tarfile.TarError:
-            return None, b""
+            return b""
 
     async def _remove_orphaned_helpers(self) -> None:
         """Remove helper containers that a crashed server left behind: a server needs one for a moment only."""

@@ -83,7 +83,7 @@ class SqliteStore:
         self._db = db
         self._file = file
         self._identity = file_identity(file)
-        self._erased_changes = 0
+        self._erased_changes = -1  # a process before this one may have deleted rows
         self.sessions = SessionTable(db)
 
     @classmethod
