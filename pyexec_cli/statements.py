@@ -18,7 +18,7 @@ def _new_compiler() -> codeop.CommandCompiler:
 _CLAUSE = re.compile(r"(?:else|elif|except|finally)\b")
 """Begins a line that belongs to the block before it, although it is not indented."""
 _TOKEN = re.compile(r"""#|\"{3}|'{3}|["'()\[\]{}]|\\.""")
-"""What changes the nesting outside of strings. A character after a backslash does not."""
+"""Outside of strings: brackets, quotes and comments. A character after a backslash is none of them."""
 _STRING_ENDS = {quote: re.compile(rf"\\.|{quote}") for quote in ('"""', "'''", '"', "'")}
 """The end of a string by its quotes, or an escaped character in it."""
 

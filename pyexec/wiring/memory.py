@@ -4,7 +4,7 @@ from pyexec.settings import Settings
 from pyexec.wiring.sandboxes import OVERHEAD_MB
 
 SYSTEM_MB = 1024
-"""What the default leaves for the system, Docker and the server."""
+"""The default of PYEXEC_MAX_TOTAL_MEMORY_MB leaves this memory to the system, Docker and the server."""
 SYSTEM_SHARE = 8
 """On a machine with less than 8 GiB, the default leaves an eighth instead."""
 

@@ -196,7 +196,7 @@ HELP_OF = [
 FLAG = re.compile(r" +(?:-\w, )?(--[a-z-]+)(?: \S+)?(?: {2,}(.*))?")
 COMMAND = re.compile(r"  ([a-z]+) {2,}(.*)")
 NO_MCP = " (not in this program)"
-"""What the Go program says about the command `mcp`."""
+"""The error of the Go program for the command `mcp`."""
 
 
 def help_of(program: Program, command: str) -> tuple[str, dict[str, str]]:

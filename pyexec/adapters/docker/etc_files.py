@@ -51,6 +51,8 @@ file of one. It would wait forever for a FIFO."""
 _LINK_BIT: Final = 1 << 27
 _TYPE_BITS: Final = 0x8F280000
 """Bits of a mode as Docker's API shows it: that of a link, and those of all kinds of files but regular ones."""
+_BAD_PATH: Final = ("too many links", "too many levels of symbolic links", "not a directory")
+"""Parts of Docker's message if a path of an image leads nowhere, for example by a link to itself."""
 _LINKS_MAX: Final = 5
 _KNOWN_MAX: Final = 1000
 
@@ -145,7 +147,7 @@ class EtcFiles:
         Raises `ImageUnavailable` if it is no regular file."""
         target = path
         for _ in range(_LINKS_MAX):
-            status = await self._stat(container, target, path)
+            status = await self._stat(container, target)
             if status is None:
                 return None
             if not status["mode"] & _TYPE_BITS:
@@ -155,18 +157,21 @@ class EtcFiles:
             target = posixpath.normpath(posixpath.join(posixpath.dirname(target), status["linkTarget"]))
         raise _not_a_file(path)
 
-    async def _stat(self, container: str, target: str, path: str) -> Any:
-        """Return what Docker knows of a file, without opening it; None if it is missing."""
+    async def _stat(self, container: str, target: str) -> Any:
+        """Return the type and the target of a file, which Docker does not open; None if it is missing."""
         response = await head(self._docker, f"containers/{container}/archive", {"path": target})
         encoded = response.headers.get("X-Docker-Container-Path-Stat")
         if response.status == HTTPStatus.OK and encoded is not None:
             return json.loads(b64decode(encoded))
         if response.status == HTTPStatus.NOT_FOUND:
             return None
-        raise _not_a_file(path)  # a loop of links, or a part of the path is no directory
+        await self._read_file(
+            container, target
+        )  # raises an error with Docker's message, which this answer lacks
+        raise EngineError(f"Docker cannot look up {target} of a container: status {response.status}")
 
     async def _read_file(self, container: str, path: str | None) -> bytes:
-        """Return a regular file of a container; nothing if it is missing or too large.
+        """Return a regular file of a container, as `_find_file` has found it; nothing if it is missing or too large.
 
         Read only the beginning of the tar with which Docker answers, because the file can have any size."""
         if path is None:
@@ -177,6 +182,8 @@ class EtcFiles:
             try:
                 if response.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                     message = await response.text()
+                    if any(sign in message for sign in _BAD_PATH):
+                        raise _not_a_file(path)
                     raise EngineError(f"Docker cannot read {path} of a container: {message[:200]}")
                 while response.status == HTTPStatus.OK and len(data) < 2 * FILE_BYTES_MAX:
                     chunk = await response.content.readany()

@@ -22,7 +22,7 @@ display(Picture())
 """A program that shows an image."""
 LONG = "print('a' * 30_000 + 'b' * 60_000 + 'c' * 10_000)"
 SHORTENED = "aaaaa\n… 99990 characters left out …\nccccc"
-"""What a model sees of the output of `LONG` if the limit is 10 characters."""
+"""The output of `LONG` that a model gets if the limit is 10 characters."""
 
 
 @pytest.fixture
